@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Installs what is needed, then lint, types, shell scripts and all tests. Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash launch/install.sh
+PATH=$PWD/.venv/bin:$PATH
+
+ruff check .
+ruff format --check .
+mypy
+shellcheck -x launch/*.sh slurm/*.sbatch .ci/run
+python -m pytest "$@"

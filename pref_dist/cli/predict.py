@@ -1,0 +1,44 @@
+"""`pref-dist predict`."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from pref_dist.cli.options import as_json, checkpoint, overrides, run_folder
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command()
+@run_folder
+@click.option("--data", type=FILE, required=True, help="Rows to predict; labels are not needed.")
+@click.option("--out", type=FILE, required=True, help="The submission file to write.")
+@checkpoint
+@overrides
+@as_json
+def predict(
+    run_dir: Path, data: Path, out: Path, checkpoint: str | None, overrides: tuple[str, ...], as_json: bool
+) -> None:
+    """Write id, winner_model_a, winner_model_b, winner_tie for every row of a file, in its order.
+
+    \b
+    Example: pref-dist predict runs/demo --data runs/demo_data/test.csv --out submission.csv
+    """
+    from pref_dist.predict import predict as predict_rows
+
+    result = predict_rows(run_dir, data, out, checkpoint, overrides)
+    if not result.is_main:
+        return
+    if as_json:
+        click.echo(json.dumps(asdict(result), default=str))
+        return
+    click.echo(f"predicted {result.num_rows:,} rows")
+    if result.num_prior:
+        click.echo(
+            f"WARNING: {result.num_prior:,} of them failed a check and got the class shares of the training rows"
+        )
+    if result.num_left_out:
+        click.echo(f"WARNING: {result.num_left_out:,} rows of {data} have no id of their own and were left out")
+    click.echo(f"written: {result.out}")

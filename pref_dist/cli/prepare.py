@@ -1,0 +1,57 @@
+"""`pref-dist prepare`."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pref_dist.cli.options import as_json, overrides, run_config
+
+if TYPE_CHECKING:
+    from pref_dist.data.cache import TokenTable
+
+
+@click.command()
+@run_config
+@overrides
+@as_json
+def prepare(run_yaml: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Check the rows, split them, and build the token cache that training reads.
+
+    \b
+    Example: pref-dist prepare configs/demo.yaml --set data.max_tokens=512
+    """
+    from pref_dist.config.load import load_config
+    from pref_dist.data.prepare import prepare as prepare_rows
+    from pref_dist.data.prepare import write_audit
+    from pref_dist.models.source import find_model_folder
+    from pref_dist.run_dir import RunDir
+
+    config = load_config(run_yaml, overrides)
+    prepared = prepare_rows(config, find_model_folder(config.model.name))
+    run_dir = RunDir(Path(config.run.dir))
+    write_audit(run_dir, prepared)
+    summary = {"train": asdict(prepared.train), "valid": asdict(prepared.valid), "set_aside": len(prepared.set_aside)}
+    if as_json:
+        click.echo(json.dumps(summary | {"tables": [str(table.folder) for table in prepared.tables]}))
+        return
+    for name, side in (("train", prepared.train), ("valid", prepared.valid)):
+        shares = ", ".join(f"{label} {share:.3f}" for label, share in side.class_shares.items())
+        click.echo(
+            f"{name:<10} {side.num_rows:,} rows, {side.num_prompts:,} prompts, {side.num_tokens:,} tokens; {shares}"
+        )
+    for table in prepared.tables:
+        say_table(table)
+    click.echo(f"written    {run_dir.truncation}, {run_dir.rows_set_aside}")
+
+
+def say_table(table: "TokenTable") -> None:
+    """Print what became of one file: found again or built, and how many rows it gave."""
+    how = "found" if table.build_seconds is None else f"built in {table.build_seconds:.1f} s:"
+    lost = table.num_rows_in_file - len(table)
+    click.echo(f"cache      {how} {table.folder}")
+    click.echo(f"rows       {len(table):,} of {table.num_rows_in_file:,} in {table.source}, {lost:,} set aside")
+    for kind, count in table.findings.items():
+        click.echo(f"finding    {kind}: {count:,} rows")

@@ -1,0 +1,96 @@
+"""The program itself: its verbs, and how it ends."""
+
+import difflib
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from pref_dist import __version__
+from pref_dist.cli.evaluate import evaluate
+from pref_dist.cli.predict import predict
+from pref_dist.cli.prepare import prepare
+from pref_dist.cli.sample import sample
+from pref_dist.cli.train import train
+from pref_dist.errors import PrefDistError
+
+
+class Program(click.Group):
+    """A group that knows what a mistyped verb may have meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        verb = args[0]
+        if not verb.startswith("-") and self.get_command(ctx, verb) is None:
+            nearest = difflib.get_close_matches(verb, self.list_commands(ctx), n=1)
+            hint = f" Did you mean '{nearest[0]}'?" if nearest else f" Verbs: {', '.join(self.list_commands(ctx))}."
+            raise click.UsageError(f"There is no verb '{verb}'.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pref-dist")
+def program() -> None:
+    """Fine-tune a cross-encoder that predicts which of two LLM responses people prefer.
+
+    \b
+    pref-dist sample DATA                 make a data set whose best log loss is known
+    pref-dist train RUN.yaml              train (starting it again goes on)
+    pref-dist evaluate RUN_DIR --data F   score it
+    pref-dist predict RUN_DIR --data F --out submission.csv
+
+    Several processes: bash launch/node.sh zero2 8 train RUN.yaml
+    """
+
+
+for verb in (sample, prepare, train, evaluate, predict):
+    program.add_command(verb)
+
+
+def main() -> NoReturn:
+    """Run the program; the exit code says how it ended (errors.py lists them)."""
+    told = 0
+    try:
+        # A verb may return the code that its launcher is to end with; the process itself ends with 0 then.
+        told = program.main(standalone_mode=False) or 0
+        code = 0
+    except click.exceptions.Exit as end:
+        code = end.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except PrefDistError as error:
+        click.echo(f"{rank_prefix()}{type(error).__name__}: {error}", err=True)
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        code = 130
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    leave(code, told or code)
+
+
+def rank_prefix() -> str:
+    rank = os.environ.get("RANK")
+    return f"[rank {rank}] " if rank not in (None, "0") else ""
+
+
+def leave(code: int, told: int) -> NoReturn:
+    """End the process with `code` and tell the launcher `told`.
+
+    After an error it ends at once, because other ranks may never come.
+    """
+    rank = int(os.environ.get("RANK", "0"))
+    if "PREF_DIST_LAUNCH_DIR" in os.environ:
+        from pref_dist.runtime.preempt import tell_launcher
+
+        tell_launcher(rank, told)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code != 0 and "torch" in sys.modules:
+        # An orderly exit would wait for collectives that the other ranks will not join.
+        os._exit(code)
+    sys.exit(code)

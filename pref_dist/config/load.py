@@ -1,0 +1,154 @@
+"""From a YAML file and `--set` overrides to a checked run config, and back."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pref_dist.config.schema import CHANGEABLE, RunConfig
+from pref_dist.errors import ConfigError
+
+
+def load_config(path: Path | None, overrides: Iterable[str] = ()) -> RunConfig:
+    """Read a run config; `overrides` are `section.key=value` strings whose value is YAML.
+
+    Raises ConfigError naming every wrong key or value, and the nearest right key.
+    """
+    values = read_config_file(path) if path is not None else {}
+    for override in overrides:
+        apply_override(values, override)
+    return build_config(values, where=str(path) if path is not None else "the defaults")
+
+
+def build_config(values: Mapping[str, Any], where: str) -> RunConfig:
+    """Check plain nested values and build the config from them. Raises ConfigError."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain_validation(error, where)) from None
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Return the file's nested values, unchecked. Raises ConfigError if it is no YAML mapping."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"The run config {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"The run config {path} is not UTF-8 text: {error}.") from error
+    try:
+        values = yaml.load(text, Loader=StrictLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The run config {path} is not valid YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"The run config {path} must hold sections such as 'train:', not {type(values).__name__}.")
+    return {str(key): ({} if value is None else value) for key, value in values.items()}
+
+
+class StrictLoader(yaml.SafeLoader):
+    """Safe YAML that refuses a key written twice and reads 2e-5 as a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.MarkedYAMLError(problem=f"key '{key}' stands twice", problem_mark=key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads 2e-5, which has no point, as a string; everybody means the number.
+StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Put one `section.key=value` into `values`. Raises ConfigError if it is not of that form."""
+    path, separator, text = override.partition("=")
+    names = path.strip().split(".")
+    if not separator or len(names) != 2 or not all(names):
+        raise ConfigError(f"--set takes section.key=value, for example train.epochs=2, not '{override}'.")
+    try:
+        value = yaml.load(text, Loader=StrictLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from error
+    section = values.setdefault(names[0], {})
+    if not isinstance(section, dict):
+        raise ConfigError(f"--set {override}: '{names[0]}' is not a section in the run config.")
+    section[names[1]] = value
+
+
+def explain_validation(error: ValidationError, where: str) -> str:
+    """One line for every problem: its config path, the value found, and the remedy."""
+    lines = [explain_problem(dict(problem)) for problem in error.errors()]
+    # A union such as `int | "auto"` reports one problem a member; the lines differ, the key does not.
+    count = len({line.split(":")[0] for line in lines})
+    return f"{count} wrong setting{'s' if count > 1 else ''} in {where}:\n" + "\n".join(dict.fromkeys(lines))
+
+
+def explain_problem(problem: Mapping[str, Any]) -> str:
+    names = [str(name) for name in problem["loc"]]
+    known = known_keys(names[:-1])
+    if problem["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(names[-1], known, n=1)
+        everywhere = difflib.get_close_matches(names[-1], [key.split(".")[-1] for key in all_keys()], n=1)
+        if nearest:
+            remedy = f"did you mean '{nearest[0]}'?"
+        elif everywhere:
+            remedy = f"did you mean '{next(key for key in all_keys() if key.endswith('.' + everywhere[0]))}'?"
+        else:
+            remedy = f"known keys: {', '.join(known)}."
+        return f"  {'.'.join(names)}: there is no such key; {remedy}"
+    # The names of union members ("int", "literal['auto']") are pydantic's, not the user's.
+    path = ".".join(names[:2])
+    message = problem["msg"].removeprefix("Value error, ")
+    return (
+        f"  {path}: {message} (found: {problem['input']!r})" if problem["type"] != "missing" else f"  {path}: {message}"
+    )
+
+
+def known_keys(names: list[str]) -> list[str]:
+    section: type[BaseModel] | None = RunConfig
+    for name in names:
+        field = section.model_fields.get(name) if section else None
+        annotation = field.annotation if field else None
+        section = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    return list(section.model_fields) if section else []
+
+
+def all_keys() -> list[str]:
+    """Every `section.key`, in the order of the schema."""
+    return [f"{section}.{key}" for section in known_keys([]) for key in known_keys([section])]
+
+
+def with_values(config: RunConfig, **changes: Any) -> RunConfig:
+    """Return a copy with `section__key=value` changes, checked like any other config."""
+    values = config.model_dump()
+    for path, value in changes.items():
+        section, key = path.split("__")
+        values[section][key] = value
+    return build_config(values, where="the resolved config")
+
+
+def render_config(config: RunConfig) -> str:
+    """The config as YAML, every key, in the order of the schema."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def list_changes(old: RunConfig, new: RunConfig) -> list[str]:
+    """Return `key: old -> new` for each difference that changes what a resumed run computes."""
+    before, after = old.model_dump(), new.model_dump()
+    changes = []
+    for path in all_keys():
+        section, key = path.split(".")
+        if path not in CHANGEABLE and before[section][key] != after[section][key]:
+            changes.append(f"{path}: {before[section][key]!r} -> {after[section][key]!r}")
+    return changes

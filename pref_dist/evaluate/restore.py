@@ -1,0 +1,110 @@
+"""Opens a trained run for evaluation or prediction: its config, its weights, its tokenizer."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pref_dist.config.load import apply_override, build_config, read_config_file
+from pref_dist.config.schema import RunConfig
+from pref_dist.data.batches import BatchLayout
+from pref_dist.data.cache import TokenTable, default_cache_dir, open_tokens
+from pref_dist.data.encode import TokenizerSpec, load_tokenizer
+from pref_dist.data.plan import Rows
+from pref_dist.errors import CheckpointError, ConfigError
+from pref_dist.evaluate.infer import InferenceTask, infer_logits
+from pref_dist.models.build import build_model
+from pref_dist.run_dir import RunDir, read_json
+from pref_dist.runtime.checkpoint import Checkpoint, folder_of_step, list_steps, open_checkpoint, read_weights
+from pref_dist.runtime.engine import InferenceEngine
+from pref_dist.runtime.parallel import Parallel
+
+# What may be set anew for a trained run; everything else belongs to its weights.
+SETTABLE = ("parallel.", "evaluate.", "data.cache_dir", "data.num_workers", "data.bad_rows", "train.precision")
+
+
+@dataclass(frozen=True)
+class RestoredRun:
+    """A run whose weights are on this rank's device. class_shares: (A, B, tie) among its training rows."""
+
+    config: RunConfig
+    run_dir: RunDir
+    step: int
+    class_shares: tuple[float, float, float]
+    tokenizer: TokenizerSpec
+    layout: BatchLayout
+    engine: InferenceEngine
+    parallel: Parallel
+
+    def open_rows(self, path: Path) -> TokenTable:
+        """Return the token table of any file in the run's own template, tokenizer and length."""
+        return open_tokens(path, self.config.data, self.tokenizer, default_cache_dir(self.config))
+
+    def infer(self, table: TokenTable, rows: Rows) -> NDArray[np.float32 | np.float64]:
+        """Return logits (n, 3) of `rows`, in their order, on every rank; collective."""
+        lengths = table.lengths[rows]
+        task = InferenceTask(table, rows, lengths, self.layout, self.config.evaluate.token_budget)
+        return infer_logits(task, self.engine.forward, self.parallel)
+
+
+def read_run_config(run_dir: RunDir, overrides: Iterable[str]) -> RunConfig:
+    """Return the run's saved config; back-end and world size are this launch's unless set.
+
+    Raises ConfigError if there is no run, or an override names a setting that its weights depend on.
+    """
+    if not run_dir.config.is_file():
+        raise ConfigError(f"{run_dir.root} is no run folder: it has no {run_dir.config.name}.")
+    values = read_config_file(run_dir.config)
+    values["parallel"] = {**values.get("parallel", {}), "backend": "auto", "world_size": "auto"}
+    for override in overrides:
+        if not override.startswith(SETTABLE):
+            raise ConfigError(
+                f"--set {override}: the weights of a trained run depend on it. Settable here: {', '.join(SETTABLE)}."
+            )
+        apply_override(values, override)
+    return build_config(values, where=str(run_dir.config))
+
+
+def restore_run(config: RunConfig, run_dir: RunDir, checkpoint: str | None, parallel: Parallel) -> RestoredRun:
+    """Load the weights of `checkpoint` (best, last or a step; None: best of a finished run) on every rank.
+
+    Raises CheckpointError if the run is unfinished and no checkpoint was named, or the one named is unusable.
+    """
+    found = parallel.broadcast(choose_checkpoint(run_dir, checkpoint) if parallel.is_main else None)
+    assert found is not None
+    tokenizer = load_tokenizer(run_dir.model_files)
+    # The weights come from the checkpoint, so that the model's own weight files are not needed any more.
+    architecture = config.model.model_copy(update={"from_scratch": True})
+    built = build_model(
+        architecture, run_dir.model_files, config.data.max_tokens, tokenizer.vocab_size, config.run.seed
+    )
+    read_weights(found, built.module)
+    assert config.train.precision != "auto", "a saved config is settled"
+    engine = parallel.build_inference_engine(built.module, config.train.precision, config.parallel.timeout_seconds)
+    shares = tuple(found.progress["class_shares"])
+    layout = BatchLayout(tokenizer.pad_id, built.has_token_types)
+    return RestoredRun(config, run_dir, found.step, shares, tokenizer, layout, engine, parallel)
+
+
+def choose_checkpoint(run_dir: RunDir, name: str | None) -> Checkpoint:
+    state: dict[str, Any] = run_dir.read_state()
+    if name is None and state.get("state") != "finished":
+        raise CheckpointError(
+            f"{run_dir.root} has not finished (state: {state.get('state', 'none')}, step {state.get('step', 0)}). "
+            "Finish it by starting `train` again, or name --checkpoint best, last or a step."
+        )
+    if name in (None, "best"):
+        if not run_dir.best.exists():
+            raise CheckpointError(
+                f"{run_dir.root} was not evaluated yet, so there is no best step. Use --checkpoint last."
+            )
+        return open_checkpoint(folder_of_step(run_dir.checkpoints, int(read_json(run_dir.best)["step"])))
+    steps = list_steps(run_dir.checkpoints)
+    if name == "last" and not steps:
+        raise CheckpointError(f"{run_dir.checkpoints} holds no checkpoint.")
+    if name != "last" and not str(name).isdigit():
+        raise CheckpointError(f"--checkpoint takes best, last or a step, not '{name}'. Steps that are there: {steps}.")
+    return open_checkpoint(folder_of_step(run_dir.checkpoints, steps[-1] if name == "last" else int(str(name))))

@@ -1,0 +1,21 @@
+"""The one loss: cross-entropy against class probabilities. Smoothing and distillation only build targets."""
+
+import torch
+from torch import Tensor
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the loss (R,) of each row, in nats; logits and target are (R, C), target rows sum to 1."""
+    return -(target.to(logits.dtype) * torch.log_softmax(logits, dim=-1)).sum(dim=-1)
+
+
+def share_of_step(row_losses: Tensor, weight: Tensor, global_weight: float) -> Tensor:
+    """Return this micro-batch's share (scalar) of the step's loss: sum of weighted row losses / global weight.
+
+    The sum of the shares over micro-batches and ranks is the weighted mean over the step's rows,
+    however they were cut. Rows of weight 0 give 0 even where their loss is not finite.
+    """
+    weight = weight.to(row_losses.dtype)
+    # `where`, not a product alone: 0 * inf is not 0. The graph stays whole, so a spare row gives zero gradients.
+    weighted = torch.where(weight > 0, weight * row_losses, 0.0)
+    return weighted.sum() / global_weight

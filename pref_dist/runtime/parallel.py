@@ -1,0 +1,186 @@
+"""The processes of a run: starting them up, checking that they are what was asked for, talking among them."""
+
+import os
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed
+from torch import nn
+
+from pref_dist.config.schema import ParallelSection, Precision
+from pref_dist.errors import ParallelError
+from pref_dist.runtime.engine import Engine, EngineSettings, InferenceEngine
+from pref_dist.runtime.precision import check_precision
+from pref_dist.runtime.replicated import ReplicatedEngine
+from pref_dist.runtime.topology import Topology, check_request, find_topology
+
+T = TypeVar("T")
+
+
+class Parallel:
+    """This process among its ranks. Build it by `start_parallel`, end it by `stop`."""
+
+    def __init__(self, topology: Topology, device: torch.device) -> None:
+        self.topology, self.device = topology, device
+        self.rank, self.world_size = topology.rank, topology.world_size
+        self.backend = topology.backend
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, *values: float) -> list[float]:
+        """Return each value summed over all ranks, in float64, the same bits on every rank."""
+        if self.world_size == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(total)
+        return [float(value) for value in total]
+
+    def gather(self, value: T) -> list[T]:
+        """Return every rank's value, in the order of ranks, on every rank."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+    def broadcast(self, value: T) -> T:
+        """Return rank 0's value on every rank."""
+        if self.world_size == 1:
+            return value
+        values = [value]
+        torch.distributed.broadcast_object_list(values, src=0, device=self.device)
+        return values[0]
+
+    def barrier(self) -> None:
+        self.gather(None)
+
+    def build_engine(
+        self, module: nn.Module, groups: list[dict[str, Any]], settings: EngineSettings, timeout_seconds: int
+    ) -> Engine:
+        """Put a model and its optimiser on this rank's device under the run's back-end.
+
+        Raises ParallelError if what really runs is not the back-end or the precision that was asked for.
+        """
+        check_precision(settings.precision, self.device)
+        if next(module.parameters()).dtype == torch.float64 and (self.topology.is_zero or settings.precision != "fp32"):
+            raise ParallelError(
+                f"model.weight_dtype=fp64 runs on single and ddp with train.precision=fp32, not on {self.backend} "
+                f"with {settings.precision}. Set model.weight_dtype=fp32."
+            )
+        if self.topology.is_zero:
+            from pref_dist.runtime.zero import build_zero_engine
+
+            assert self.topology.zero_file is not None
+            engine: Engine = build_zero_engine(
+                self.topology.zero_file, module, groups, settings, self.world_size, timeout_seconds
+            )
+        else:
+            module.to(self.device)
+            engine = ReplicatedEngine(module, self._wrap(module), groups, settings, self.device, self.world_size)
+        self._check_engine(engine, settings.precision)
+        return engine
+
+    def _wrap(self, module: nn.Module) -> nn.Module:
+        if self.world_size == 1:
+            return module
+        device_ids = [self.device.index] if self.device.type == "cuda" else None
+        # The model has no buffers that training changes, and every parameter takes part in every step.
+        wrapped = nn.parallel.DistributedDataParallel(
+            module, device_ids=device_ids, forward_sync_buffers=False, gradient_as_bucket_view=True
+        )
+        wrapped.register_comm_hook(None, sum_gradients)
+        return wrapped
+
+    def build_inference_engine(self, module: nn.Module, precision: Precision, timeout_seconds: int) -> InferenceEngine:
+        """Put a model on the ranks for evaluation alone: shared among them under ZeRO-3, else whole on each."""
+        check_precision(precision, self.device)
+        settings = EngineSettings(precision=precision, clip_norm=None)
+        if self.backend in ("zero3", "zero3_offload"):
+            from pref_dist.runtime.zero import build_zero_inference
+
+            assert self.topology.zero_file is not None
+            return build_zero_inference(self.topology.zero_file, module, settings, self.world_size, timeout_seconds)
+        module.to(self.device).eval()
+        return ReplicatedEngine(module, module, None, settings, self.device, self.world_size)
+
+    def _check_engine(self, engine: Engine, precision: Precision) -> None:
+        found = engine.describe()
+        for name, asked in (("backend", self.backend), ("world_size", self.world_size), ("precision", precision)):
+            if found[name] != asked:
+                raise ParallelError(f"The engine runs with {name}={found[name]}, but {asked} was asked for.")
+
+    def stop(self) -> None:
+        """Leave the process group. Not after an error: another rank may never come."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def sum_gradients(_: None, bucket: Any) -> torch.futures.Future[torch.Tensor]:
+    """DDP's exchange as a sum, where its own is a mean: a step's loss is a sum of the ranks' shares.
+
+    So the loss is scaled alike on any number of ranks, and fp16 overflows in the same steps.
+    """
+    work = torch.distributed.all_reduce(bucket.buffer(), async_op=True)
+    future: torch.futures.Future[torch.Tensor] = work.get_future().then(lambda done: done.value()[0])
+    return future
+
+
+def start_parallel(request: ParallelSection, deterministic: bool = False) -> Parallel:
+    """Find the ranks of this launch, check them against the request, and connect them.
+
+    Raises ParallelError if the back-end or the number of ranks is not what was asked for.
+    """
+    topology = find_topology(os.environ)
+    check_request(topology, request)
+    device = choose_device(topology)
+    set_environment(topology, device)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    if topology.world_size > 1 or topology.is_zero:
+        connect(topology, device, request.timeout_seconds)
+    return Parallel(topology, device)
+
+
+def choose_device(topology: Topology) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if topology.local_rank >= torch.cuda.device_count():
+        raise ParallelError(
+            f"Local rank {topology.local_rank} has no GPU: this machine shows {torch.cuda.device_count()}. "
+            "Start at most one rank a GPU."
+        )
+    torch.cuda.set_device(topology.local_rank)
+    return torch.device("cuda", topology.local_rank)
+
+
+def set_environment(topology: Topology, device: torch.device) -> None:
+    """Set what a machine without a GPU needs, before Accelerate or DeepSpeed are imported.
+
+    DeepSpeed would be plain DDP under ACCELERATE_USE_CPU=true; DDP would look for GPUs without it.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if device.type != "cpu":
+        return
+    if topology.is_zero:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+        os.environ.pop("ACCELERATE_USE_CPU", None)
+    else:
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+
+
+def connect(topology: Topology, device: torch.device, timeout_seconds: int) -> None:
+    """Join the process group and check that all ranks are in it, each with its own number."""
+    torch.distributed.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        rank=topology.rank,
+        world_size=topology.world_size,
+        timeout=timedelta(seconds=timeout_seconds),
+    )
+    ranks: list[Any] = [None] * topology.world_size
+    torch.distributed.all_gather_object(ranks, topology.rank)
+    if sorted(ranks) != list(range(topology.world_size)):
+        raise ParallelError(f"The ranks that see each other are {ranks}, not 0 to {topology.world_size - 1}.")

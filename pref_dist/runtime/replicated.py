@@ -1,0 +1,132 @@
+"""The engine where every rank holds the whole model: one process, or DDP."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pref_dist.optim import ADAM_BETAS, ADAM_EPSILON
+from pref_dist.runtime.engine import EngineSettings, LossScale, ParameterState, StepOutcome
+from pref_dist.runtime.precision import autocast_to
+
+
+class ReplicatedEngine:
+    """fp32 (or fp64) weights on every rank, torch's autocast, GradScaler for fp16. See `Engine`.
+
+    `wrapped` is `module` itself on one rank, or DDP around it that sums gradients. `groups` None: inference only.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        wrapped: nn.Module,
+        groups: list[dict[str, Any]] | None,
+        settings: EngineSettings,
+        device: torch.device,
+        world_size: int,
+    ) -> None:
+        self._module, self._wrapped = module, wrapped
+        self._settings, self._device, self._world_size = settings, device, world_size
+        self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self._optimizer: torch.optim.AdamW | None = None
+        if groups is not None:
+            self._peaks = [group["lr"] for group in groups]
+            self._optimizer = torch.optim.AdamW(groups, betas=ADAM_BETAS, eps=ADAM_EPSILON, fused=True)
+        self._scaler = torch.amp.GradScaler(
+            device.type,
+            init_scale=settings.initial_loss_scale,
+            growth_interval=settings.loss_scale_growth_interval,
+            enabled=settings.precision == "fp16",
+        )
+
+    @property
+    def optimizer(self) -> torch.optim.AdamW:
+        assert self._optimizer is not None, "an engine for inference has no optimiser"
+        return self._optimizer
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        module = self._wrapped if torch.is_grad_enabled() else self._module
+        with autocast_to(self._settings.precision, self._device):
+            logits: Tensor = module(**inputs).logits
+        return logits if logits.dtype == torch.float64 else logits.float()
+
+    def backward(self, loss: Tensor, is_last: bool) -> None:
+        # Only the last micro-batch makes the ranks exchange what they have summed up.
+        scaled: Tensor = self._scaler.scale(loss)
+        with nullcontext() if is_last else self._without_exchange():
+            torch.autograd.backward(scaled)
+
+    def _without_exchange(self) -> AbstractContextManager[Any]:
+        no_sync = getattr(self._wrapped, "no_sync", None)
+        return no_sync() if no_sync else nullcontext()
+
+    def step(self, learning_rate_factor: float) -> StepOutcome:
+        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * learning_rate_factor
+        self._scaler.unscale_(self.optimizer)
+        limit = self._settings.clip_norm
+        # The norm is taken after the exchange, so that every rank sees the same and decides alike.
+        norm = float(nn.utils.clip_grad_norm_(self._parameters, limit if limit is not None else float("inf")))
+        finite = norm - norm == 0.0
+        if finite:
+            self._scaler.step(self.optimizer)
+        self._scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return StepOutcome(grad_norm=norm, skipped=not finite)
+
+    def train(self) -> None:
+        self._wrapped.train()
+
+    def eval(self) -> None:
+        self._wrapped.eval()
+
+    def read_state(self) -> Iterator[tuple[str, ParameterState]]:
+        for name, parameter in self._module.named_parameters():
+            moments = self.optimizer.state.get(parameter, {})
+            zeros = torch.zeros_like(parameter, device="cpu")
+            yield (
+                name,
+                ParameterState(
+                    value=parameter.detach().cpu().clone(),
+                    exp_avg=moments["exp_avg"].cpu().clone() if moments else zeros,
+                    exp_avg_sq=moments["exp_avg_sq"].cpu().clone() if moments else zeros.clone(),
+                    step=int(moments["step"]) if moments else 0,
+                ),
+            )
+
+    def write_state(self, read: Callable[[str], ParameterState]) -> None:
+        for name, parameter in self._module.named_parameters():
+            state = read(name)
+            with torch.no_grad():
+                parameter.copy_(state.value)
+            if self._optimizer is not None and parameter.requires_grad and state.step > 0:
+                self._optimizer.state[parameter] = {
+                    "step": torch.tensor(float(state.step), dtype=torch.float32, device=self._step_device()),
+                    "exp_avg": state.exp_avg.to(parameter.device, parameter.dtype),
+                    "exp_avg_sq": state.exp_avg_sq.to(parameter.device, parameter.dtype),
+                }
+
+    def _step_device(self) -> torch.device:
+        # A fused AdamW keeps its counters beside the parameters.
+        return self._device
+
+    def read_loss_scale(self) -> LossScale | None:
+        if not self._scaler.is_enabled():
+            return None
+        state = self._scaler.state_dict()
+        return LossScale(scale=float(state["scale"]), clean_steps=int(state["_growth_tracker"]))
+
+    def write_loss_scale(self, loss_scale: LossScale) -> None:
+        state = self._scaler.state_dict()
+        self._scaler.load_state_dict(state | {"scale": loss_scale.scale, "_growth_tracker": loss_scale.clean_steps})
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "backend": "ddp" if self._wrapped is not self._module else "single",
+            "world_size": self._world_size,
+            "weight_dtype": str(next(self._module.parameters()).dtype),
+            "precision": self._settings.precision,
+            "optimizer": "AdamW (fused)",
+        }

@@ -1,0 +1,166 @@
+"""Puts a run together: rows, plan, model, engine, and the place where it goes on."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pref_dist.config.schema import RunConfig
+from pref_dist.data.batches import BatchLayout
+from pref_dist.data.cache import TokenTable
+from pref_dist.data.plan import Plan, Rows
+from pref_dist.data.prepare import Prepared, prepare, write_audit
+from pref_dist.evaluate.infer import InferenceTask
+from pref_dist.models.build import BuiltModel, build_model, check_positions, count_parameters
+from pref_dist.models.source import find_model_folder
+from pref_dist.optim import OptimizerSettings, build_parameter_groups
+from pref_dist.run_dir import RunDir
+from pref_dist.runtime.engine import Engine, EngineSettings
+from pref_dist.runtime.log import MetricsLog, Speaker
+from pref_dist.runtime.parallel import Parallel
+from pref_dist.train.resume import Progress, restore, write_config
+
+StepViewer = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Assembled:
+    """Everything the loop works with."""
+
+    config: RunConfig
+    run_dir: RunDir
+    parallel: Parallel
+    speaker: Speaker
+    show_step: StepViewer
+    prepared: Prepared
+    plan: Plan
+    built: BuiltModel
+    engine: Engine
+    layout: BatchLayout
+    validation: InferenceTask
+    metrics_log: MetricsLog
+    progress: Progress
+
+    @cached_property
+    def class_shares(self) -> list[float]:
+        """Shares of A, B and tie among the training rows: what is known of a row without reading it."""
+        return [float(share) for share in self.train_table.targets[self.plan.rows].mean(axis=0)]
+
+    @property
+    def train_table(self) -> TokenTable:
+        return self.prepared.train_table
+
+    @property
+    def valid_table(self) -> TokenTable:
+        return self.prepared.valid_table
+
+
+def assemble(
+    config: RunConfig,
+    parallel: Parallel,
+    speaker: Speaker,
+    show_step: StepViewer,
+    limit: int | None,
+    accept_changes: bool,
+) -> Assembled:
+    """Build a run from its settled config and restore its newest checkpoint; collective.
+
+    `limit`: only the first so many rows of each side. Raises PrefDistError of the kind that fits.
+    """
+    run_dir = RunDir(Path(config.run.dir))
+    folder = find_model_folder(config.model.name)
+    check_positions(config.model, folder, config.data.max_tokens)
+    prepared = prepare(config, folder)
+    if parallel.is_main:
+        write_config(config, run_dir)
+        write_audit(run_dir, prepared)
+        keep_model_files(folder, run_dir)
+    plan = build_plan(config, prepared, limit)
+    tokenizer = prepared.tokenizer
+    built = build_model(config.model, folder, config.data.max_tokens, tokenizer.vocab_size, config.run.seed)
+    engine = build_engine(config, built, parallel)
+    layout = BatchLayout(tokenizer.pad_id, built.has_token_types)
+    validation = build_validation(config, prepared, layout, limit)
+    speaker.say(describe_run(config, prepared, plan, built, validation, parallel))
+    progress = restore(run_dir, engine, plan, parallel, speaker, accept_changes)
+    return Assembled(
+        config, run_dir, parallel, speaker, show_step, prepared, plan, built, engine, layout, validation,
+        MetricsLog(run_dir.metrics_log, parallel.is_main), progress,
+    )  # fmt: skip
+
+
+def build_plan(config: RunConfig, prepared: Prepared, limit: int | None) -> Plan:
+    train = config.train
+    assert train.micro_batch_multiple != "auto", "the config is settled before the plan is made"
+    rows = take_first(prepared.train_rows, limit)
+    return Plan(
+        rows=rows,
+        lengths=prepared.train_table.lengths[rows],
+        rows_per_step=train.rows_per_step,
+        token_budget=train.token_budget,
+        micro_batch_multiple=train.micro_batch_multiple,
+        seed=config.run.seed,
+        epochs=train.epochs,
+        max_steps=train.max_steps,
+    )
+
+
+def take_first(rows: Rows, limit: int | None) -> Rows:
+    return rows if limit is None else rows[:limit]
+
+
+def build_validation(
+    config: RunConfig, prepared: Prepared, layout: BatchLayout, limit: int | None = None
+) -> InferenceTask:
+    rows = take_first(prepared.valid_rows, limit)
+    table = prepared.valid_table
+    return InferenceTask(table, rows, table.lengths[rows], layout, config.evaluate.token_budget)
+
+
+def build_engine(config: RunConfig, built: BuiltModel, parallel: Parallel) -> Engine:
+    train = config.train
+    assert train.precision != "auto", "the config is settled before the engine is built"
+    groups = build_parameter_groups(
+        built.module,
+        built.head_names,
+        OptimizerSettings(train.learning_rate, train.head_learning_rate, train.weight_decay),
+    )
+    settings = EngineSettings(
+        train.precision, train.clip_norm, train.initial_loss_scale, train.loss_scale_growth_interval
+    )
+    return parallel.build_engine(built.module, groups, settings, config.parallel.timeout_seconds)
+
+
+def keep_model_files(folder: Path, run_dir: RunDir) -> None:
+    """Copy the model's config and tokenizer, so that the run folder can be used where model.name is not."""
+    run_dir.model_files.mkdir(parents=True, exist_ok=True)
+    for pattern in ("*.json", "*.txt", "*.model"):
+        for source in folder.glob(pattern):
+            if not source.name.endswith(".index.json"):
+                shutil.copyfile(source, run_dir.model_files / source.name)
+
+
+def describe_run(
+    config: RunConfig,
+    prepared: Prepared,
+    plan: Plan,
+    built: BuiltModel,
+    validation: InferenceTask,
+    parallel: Parallel,
+) -> str:
+    """Return the lines that say, before the first step, what will happen."""
+    tokens = int(plan.lengths.sum())
+    set_aside = len(prepared.set_aside)
+    return "\n".join(
+        (
+            f"rows       {len(plan.rows):,} to train, {len(validation.rows):,} to evaluate, {set_aside:,} set aside",
+            f"steps      {plan.num_steps:,} of {plan.rows_per_step} rows "
+            f"({plan.steps_per_epoch:,} an epoch, {tokens:,} tokens an epoch)",
+            f"model      {config.model.name}, {count_parameters(built.module) / 1e6:.1f}M parameters, "
+            f"{config.train.precision}",
+            f"ranks      {parallel.world_size} x {parallel.device.type}, {parallel.backend}",
+            f"run        {config.run.dir}",
+        )
+    )

@@ -1,0 +1,159 @@
+"""The training loop: take a step, evaluate and save when due, leave when asked to."""
+
+from typing import Any
+
+import numpy as np
+
+from pref_dist.data.batches import build_batch
+from pref_dist.data.plan import PlannedStep
+from pref_dist.errors import TrainingError
+from pref_dist.evaluate.infer import infer_logits
+from pref_dist.evaluate.logits_file import write_logits
+from pref_dist.losses import cross_entropy, share_of_step
+from pref_dist.metrics import score_logits
+from pref_dist.optim import learning_rate_factor
+from pref_dist.run_dir import write_json
+from pref_dist.runtime.checkpoint import prune, save_checkpoint
+from pref_dist.runtime.engine import StepOutcome
+from pref_dist.runtime.log import Stopwatch
+from pref_dist.runtime.preempt import StopRequest
+from pref_dist.runtime.rng import seed_dropout
+from pref_dist.train.assemble import Assembled
+from pref_dist.train.resume import describe_progress
+
+
+def run_steps(run: Assembled, stop: StopRequest) -> str:
+    """Train to the end of the plan; return why it stopped earlier, or an empty string.
+
+    Raises TrainingError after too many skipped steps in a row.
+    """
+    step_watch, save_watch = Stopwatch(), Stopwatch()
+    run.engine.train()
+    for planned in run.plan.steps(run.progress.step):
+        step_watch.restart()
+        loss_share, outcome = take_step(run, planned)
+        asked_to_stop = bool(stop.reason())
+        loss, stops, late = run.parallel.sum(loss_share, asked_to_stop, save_is_late(run, save_watch))
+        run.progress.step = planned.step + 1
+        run.progress.seconds += step_watch.seconds()
+        record_step(run, planned, loss, outcome, step_watch.seconds())
+        check_skips(run, outcome)
+        is_end = run.progress.step == run.plan.num_steps
+        is_best = evaluate(run) if is_end or evaluation_is_due(run) else False
+        if is_best or is_end or stops or late or save_is_due(run):
+            save(run)
+            save_watch.restart()
+        if stops and not is_end:
+            return stop.reason() or "another rank was asked to stop"
+    return ""
+
+
+def take_step(run: Assembled, planned: PlannedStep) -> tuple[float, StepOutcome]:
+    """Run this rank's micro-batches and update; return this rank's share of the loss, and the outcome."""
+    config, plan = run.config, run.plan
+    micro_batches = planned.for_rank(run.parallel.rank, run.parallel.world_size)
+    loss_share = 0.0
+    for place, micro_batch in enumerate(micro_batches):
+        batch = build_batch(run.train_table, micro_batch, run.layout).to(run.parallel.device)
+        seed_dropout(config.run.seed, planned.epoch, planned.index, micro_batch.index)
+        row_losses = cross_entropy(run.engine.forward(batch.inputs), batch.target)
+        loss = share_of_step(row_losses, batch.weight, global_weight=planned.num_rows)
+        run.engine.backward(loss, is_last=place == len(micro_batches) - 1)
+        loss_share += float(loss.detach())
+    factor = learning_rate_factor(planned.step, plan.num_steps, config.train.warmup_fraction, config.train.schedule)
+    return loss_share, run.engine.step(factor)
+
+
+def record_step(run: Assembled, planned: PlannedStep, loss: float, outcome: StepOutcome, seconds: float) -> None:
+    train = run.config.train
+    factor = learning_rate_factor(planned.step, run.plan.num_steps, train.warmup_fraction, train.schedule)
+    record: dict[str, Any] = {
+        "step": run.progress.step,
+        "epoch": planned.epoch,
+        "loss": loss,
+        "grad_norm": outcome.grad_norm,
+        "learning_rate": train.learning_rate * factor,
+        "rows": planned.num_rows,
+        "tokens": planned.num_tokens,
+        "padding": 1.0 - planned.num_tokens / planned.num_padded_tokens,
+        "micro_batches": len(planned.micro_batches),
+        "seconds": seconds,
+    }
+    loss_scale = run.engine.read_loss_scale()
+    if loss_scale is not None:
+        record |= {"loss_scale": loss_scale.scale, "skipped": outcome.skipped}
+    elif outcome.skipped:
+        record["skipped"] = True
+    run.metrics_log.append(record)
+    if run.parallel.is_main:
+        run.show_step(record)
+
+
+def check_skips(run: Assembled, outcome: StepOutcome) -> None:
+    """Count skipped steps; raise TrainingError when they no longer look like a loss scale finding its place."""
+    run.progress.skipped_in_row = run.progress.skipped_in_row + 1 if outcome.skipped else 0
+    limit = run.config.train.max_skipped_steps
+    if outcome.skipped:
+        run.speaker.say(f"Step {run.progress.step} was skipped: its gradient is not finite ({outcome.grad_norm}).")
+    if run.progress.skipped_in_row > limit:
+        raise TrainingError(
+            f"{run.progress.skipped_in_row} steps in a row (up to step {run.progress.step}) had a gradient that is not "
+            f"finite, more than train.max_skipped_steps={limit}. Lower train.learning_rate, set train.clip_norm, "
+            "or use another train.precision; the last checkpoint is from before them."
+        )
+
+
+def evaluation_is_due(run: Assembled) -> bool:
+    """True after every `every_steps` steps and whenever another `every_epochs` epochs are full."""
+    settings, step = run.config.evaluate, run.progress.step
+    if settings.every_steps is not None and step % settings.every_steps == 0:
+        return True
+    if settings.every_epochs is None:
+        return False
+    interval = settings.every_epochs * run.plan.steps_per_epoch
+    return int(step / interval) > int((step - 1) / interval)
+
+
+def evaluate(run: Assembled) -> bool:
+    """Score the validation rows on all ranks; return whether this is the best log loss so far."""
+    watch = Stopwatch()
+    run.engine.eval()
+    logits = infer_logits(run.validation, run.engine.forward, run.parallel)
+    run.engine.train()
+    target = run.valid_table.targets[run.validation.rows]
+    scores = {"step": run.progress.step, **score_logits(logits.astype(np.float64), target)}
+    seconds = watch.seconds()
+    run.metrics_log.append(scores | {"seconds": seconds, "rows_per_second": len(logits) / seconds})
+    run.speaker.say(
+        f"step {scores['step']}: valid log loss {scores['log_loss']:.4f}, accuracy {scores['accuracy']:.3f}"
+    )
+    best = run.progress.best
+    is_best = best is None or scores["log_loss"] < best["log_loss"]
+    if is_best:
+        run.progress.best = scores
+        if run.parallel.is_main:
+            write_logits(run.run_dir.valid_logits, run.valid_table.ids.take(run.validation.rows), logits, target)
+    return is_best
+
+
+def save_is_due(run: Assembled) -> bool:
+    every = run.config.train.save_every_steps
+    return every is not None and run.progress.step % every == 0
+
+
+def save_is_late(run: Assembled, watch: Stopwatch) -> bool:
+    """True on rank 0, whose clock decides, when the last checkpoint is older than save_every_minutes."""
+    minutes = run.config.train.save_every_minutes
+    return run.parallel.is_main and minutes is not None and watch.seconds() > 60.0 * minutes
+
+
+def save(run: Assembled) -> None:
+    """Write a checkpoint of this step, then drop the ones that are no longer kept."""
+    run.progress.last_saved_step = run.progress.step
+    content = describe_progress(run.progress, run.plan, run.engine, run.class_shares)
+    save_checkpoint(run.run_dir.checkpoints, run.progress.step, run.engine, content, run.parallel)
+    if run.parallel.is_main:
+        if run.progress.best is not None:
+            write_json(run.run_dir.best, run.progress.best)
+        run.run_dir.write_state("running", run.progress.step)
+        prune(run.run_dir.checkpoints, run.config.train.keep_last, run.progress.best_step)

@@ -1,0 +1,84 @@
+"""Fixtures of the whole suite: a small sample, and a tiny model folder with a real tokenizer."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+
+# Before anything imports torch: tests must give the same numbers whatever the machine looks like.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+TINY_VOCABULARY_SIZE = 400
+
+
+@pytest.fixture(scope="session")
+def sample_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train.csv (300 rows), test.csv, test_labels.csv (60 rows) and bayes.csv."""
+    from pref_dist.data.synthetic import write_sample
+
+    folder = tmp_path_factory.mktemp("sample")
+    write_sample(folder, num_train=300, num_test=60, seed=7)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, sample_dir: Path) -> Path:
+    """A BERT of 2 layers x 32, random weights from a seed, with a WordPiece tokenizer trained on the sample."""
+    import torch
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny_bert")
+    trained = BertWordPieceTokenizer(lowercase=True)
+    trained.train([str(sample_dir / "train.csv")], vocab_size=TINY_VOCABULARY_SIZE, show_progress=False)
+    trained.save(str(folder / "tokenizer.json"))
+    BertTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=TINY_VOCABULARY_SIZE, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=512,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One token cache for all tests that train, so that each set of rows is tokenised once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def write_run(tmp_path: Path, sample_dir: Path, tiny_model: Path, cache_dir: Path):
+    """Return a function that writes a run config for the tiny model and returns (RUN.yaml, RUN_DIR)."""
+
+    def write(name: str = "run", **sections: Mapping[str, object]) -> tuple[Path, Path]:
+        values: dict[str, dict[str, object]] = {
+            "run": {"dir": str(tmp_path / name), "seed": 3},
+            "data": {
+                "train": str(sample_dir / "train.csv"),
+                "max_tokens": 96,
+                "cache_dir": str(cache_dir),
+                "num_workers": 0,
+            },
+            "model": {"name": str(tiny_model)},
+            "train": {"rows_per_step": 13, "token_budget": 400, "micro_batch_multiple": 1, "max_steps": 20},
+            "evaluate": {"every_epochs": None, "token_budget": 800},
+        }
+        for section, changes in sections.items():
+            values.setdefault(section, {}).update(changes)
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(values), encoding="utf-8")
+        return path, tmp_path / name
+
+    return write
+
+
+def read_lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

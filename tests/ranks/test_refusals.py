@@ -1,0 +1,95 @@
+"""Promise 3: a launch, a back-end or a precision that would not be what it says ends loudly."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.ranks.launch_ranks import REPO_ROOT, rank_env, run_ranks
+from tests.ranks.run_verb import launch_env, run_verb
+
+pytestmark = [pytest.mark.ranks, pytest.mark.timeout(300)]
+
+
+OF_A_LAUNCHER = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+
+
+def run_alone(*module, **environment):
+    """Start `python -m MODULE ...` as one process that is not told of any other."""
+    env = {key: value for key, value in rank_env(0, 1, 1).items() if key not in OF_A_LAUNCHER}
+    command = [sys.executable, "-m", *module]
+    return subprocess.run(command, env=env | environment, cwd=REPO_ROOT, capture_output=True, text=True, timeout=120)
+
+
+def train_alone(run_yaml, *arguments, **environment):
+    return run_alone("pref_dist", "train", str(run_yaml), *arguments, **environment)
+
+
+def test_ranks_that_do_not_see_each_other_refuse_to_train(write_run):
+    run_yaml, run_dir = write_run()
+    for _ in range(2):
+        result = train_alone(run_yaml, "--set", "parallel.world_size=2")
+        assert result.returncode == 4
+        assert "parallel.world_size=2 was asked for, but this process sees 1" in result.stderr
+    assert not (run_dir / "checkpoints").exists()
+
+
+def test_srun_tasks_that_would_each_train_alone_refuse(write_run):
+    result = train_alone(write_run()[0], SLURM_STEP_NUM_TASKS="2")
+    assert result.returncode == 4
+    assert "each would train alone" in result.stderr
+
+
+@pytest.mark.parametrize("asked", [[], ["--set", "parallel.world_size=2"]], ids=["auto", "asked for 2"])
+def test_accelerates_multi_cpu_trap_is_caught_even_where_no_world_size_was_asked_for(write_run, tmp_path, asked):
+    # `distributed_type: MULTI_CPU` with 2 processes runs one process, and says nothing.
+    config = tmp_path / "trap.yaml"
+    lines = (
+        "compute_environment: LOCAL_MACHINE",
+        "distributed_type: MULTI_CPU",
+        "num_processes: 2",
+        "num_machines: 1",
+        "use_cpu: true",
+    )
+    config.write_text("\n".join(lines), encoding="utf-8")
+    launcher = ["accelerate.commands.launch", "--config_file", str(config), "-m", "pref_dist"]
+    result = run_alone(*launcher, "train", str(write_run()[0]), *asked)
+    assert result.returncode != 0
+    assert "would train alone" in result.stderr
+
+
+def test_a_wrong_back_end_is_refused(write_run):
+    run_yaml, _ = write_run()
+    results = run_ranks(
+        "pref_dist", 2, ["train", str(run_yaml), "--set", "parallel.backend=zero2"], launch_env("zero1")
+    )
+    for result in results:
+        assert result.exit_code == 4
+        assert "parallel.backend=zero2 was asked for, but the launch gives zero1" in result.stderr
+
+
+@pytest.mark.skipif(torch.ops.mkldnn._is_mkldnn_fp16_supported(), reason="this CPU has fp16")
+def test_fp16_on_a_cpu_without_it_is_refused(write_run):
+    run_yaml, _ = write_run(train={"precision": "fp16"})
+    result = run_verb("single", 1, ["train", str(run_yaml)])[0]
+    assert result.exit_code == 4
+    assert "train.precision=fp16" in result.stderr
+
+
+def test_fp64_weights_under_zero_are_refused(write_run):
+    run_yaml, _ = write_run(model={"weight_dtype": "fp64"})
+    result = run_verb("zero2", 1, ["train", str(run_yaml)])[0]
+    assert result.exit_code == 4
+    assert "model.weight_dtype=fp64" in result.stderr
+
+
+def test_two_runs_in_one_folder_are_refused(write_run):
+    from filelock import FileLock
+
+    run_yaml, run_dir = write_run()
+    run_dir.mkdir()
+    with FileLock(run_dir / ".lock"):
+        result = run_verb("single", 1, ["train", str(run_yaml)])[0]
+    assert result.exit_code == 2
+    assert "Another process is training" in result.stderr

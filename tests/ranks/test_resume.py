@@ -1,0 +1,185 @@
+"""Promise 2: a stopped or killed run goes on by starting the same command again, to the same weights."""
+
+import json
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from tests.ranks.launch_ranks import check_ranks_succeeded, start_ranks
+from tests.ranks.run_verb import largest_difference, launch_env, read_losses, read_weights, run_verb
+
+pytestmark = [pytest.mark.ranks, pytest.mark.timeout(600)]
+
+# Dropout on: its seeds must survive the stop, too.
+SETTINGS = {
+    "train": {"max_steps": 30, "epochs": 2, "save_every_steps": 7, "keep_last": 2},
+    "model": {"dropout": 0.1},
+    "evaluate": {"every_steps": 9},
+}
+LAST = 30
+
+
+@pytest.fixture(scope="module")
+def whole_runs():
+    return {}
+
+
+@pytest.fixture
+def whole_run(whole_runs, write_run):
+    """Return a function that trains without interruption on some ranks, once."""
+
+    def train(backend, world_size):
+        if (backend, world_size) not in whole_runs:
+            run_yaml, run_dir = write_run(f"whole_{backend}_{world_size}", **SETTINGS)
+            check_ranks_succeeded(run_verb(backend, world_size, ["train", str(run_yaml)]))
+            whole_runs[backend, world_size] = (read_weights(run_dir), read_losses(run_dir), run_dir)
+        return whole_runs[backend, world_size]
+
+    return train
+
+
+def state_of(run_dir):
+    return json.loads((run_dir / "state.json").read_text(encoding="utf-8"))
+
+
+def steps_written(run_dir):
+    path = run_dir / "metrics.jsonl"
+    return path.read_text(encoding="utf-8").count('"loss"') if path.exists() else 0
+
+
+def wait_for_step(run_dir, step, ranks):
+    deadline = time.monotonic() + 120
+    while steps_written(run_dir) < step:
+        assert time.monotonic() < deadline, ranks.read_stdout(0)
+        time.sleep(0.005)
+
+
+def train_until_signal(run_yaml, run_dir, backend, world_size, number, rank, at_step):
+    asked = ["--set", f"parallel.backend={backend}", "--set", f"parallel.world_size={world_size}"]
+    with start_ranks("pref_dist", world_size, ["train", str(run_yaml), *asked], launch_env(backend)) as ranks:
+        wait_for_step(run_dir, at_step, ranks)
+        ranks.send_signal(number, rank)
+        return ranks.wait(timeout=120)
+
+
+def assert_equals_whole(run_dir, whole):
+    weights, losses, whole_dir = whole
+    found = read_weights(run_dir)
+    assert all(np.array_equal(weights[name], found[name]) for name in weights), largest_difference(weights, found)
+    assert read_losses(run_dir) == losses
+    kept = ("log_loss", "accuracy", "step", "num_rows")
+    ours, theirs = (
+        json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in (run_dir, whole_dir)
+    )
+    assert [ours[key] for key in kept] == [theirs[key] for key in kept]
+
+
+@pytest.mark.parametrize(
+    ("backend", "world_size", "number", "rank"),
+    [
+        ("single", 1, signal.SIGTERM, 0),
+        ("ddp", 2, signal.SIGTERM, 1),
+        ("ddp", 2, signal.SIGUSR1, 0),
+        ("zero2", 2, signal.SIGTERM, 1),
+        ("zero3", 2, signal.SIGUSR1, 0),
+    ],
+)
+def test_a_signal_in_mid_epoch_saves_and_the_same_command_ends_in_the_same_bits(
+    write_run, whole_run, backend, world_size, number, rank
+):
+    run_yaml, run_dir = write_run(f"stopped_{backend}_{number.name}", **SETTINGS)
+    results = train_until_signal(run_yaml, run_dir, backend, world_size, number, rank, at_step=4)
+    assert [result.exit_code for result in results] == [0] * world_size
+    stopped = state_of(run_dir)
+    assert stopped["state"] == "stopped"
+    assert 4 <= stopped["step"] < LAST
+    check_ranks_succeeded(run_verb(backend, world_size, ["train", str(run_yaml)]))
+    assert state_of(run_dir)["state"] == "finished"
+    assert_equals_whole(run_dir, whole_run(backend, world_size))
+
+
+def test_a_stop_file_stops_a_run(write_run, whole_run):
+    run_yaml, run_dir = write_run("stop_file", **SETTINGS)
+    asked = ["--set", "parallel.backend=ddp", "--set", "parallel.world_size=2"]
+    with start_ranks("pref_dist", 2, ["train", str(run_yaml), *asked]) as ranks:
+        wait_for_step(run_dir, 3, ranks)
+        (run_dir / "stop").touch()
+        check_ranks_succeeded(ranks.wait(timeout=120))
+    assert "stop file" in state_of(run_dir)["reason"]
+    check_ranks_succeeded(run_verb("ddp", 2, ["train", str(run_yaml)]))
+    assert_equals_whole(run_dir, whole_run("ddp", 2))
+
+
+def test_kill_9_goes_on_from_the_last_checkpoint_and_each_step_stands_once(write_run, whole_run):
+    run_yaml, run_dir = write_run("killed", **SETTINGS)
+    results = train_until_signal(run_yaml, run_dir, "ddp", 2, signal.SIGKILL, 0, at_step=11)
+    assert results[0].exit_code == -signal.SIGKILL
+    again = run_verb("ddp", 2, ["train", str(run_yaml)])
+    check_ranks_succeeded(again)
+    assert "Going on from" in again[0].stdout
+    assert_equals_whole(run_dir, whole_run("ddp", 2))
+    steps = [
+        json.loads(line)["step"]
+        for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        if '"loss"' in line
+    ]
+    assert steps == list(range(1, LAST + 1))
+
+
+@pytest.mark.parametrize("damage", ["half_written", "flipped_byte", "cut_file", "no_manifest"])
+def test_a_checkpoint_that_is_not_whole_is_passed_over_loudly(write_run, whole_run, damage):
+    """kill -9 while a checkpoint is written leaves step_N.tmp; a bad disk leaves the rest."""
+    run_yaml, run_dir = write_run(f"damaged_{damage}", **SETTINGS)
+    train_until_signal(run_yaml, run_dir, "single", 1, signal.SIGTERM, 0, at_step=16)
+    newest = sorted((run_dir / "checkpoints").glob("step_*"))[-1]
+    model = newest / "model-00000.safetensors"
+    if damage == "half_written":
+        shutil.move(newest, newest.with_name(newest.name + ".tmp"))
+        (newest.with_name(newest.name + ".tmp") / "manifest.json").unlink()
+    elif damage == "flipped_byte":
+        content = bytearray(model.read_bytes())
+        content[-5] ^= 1
+        model.write_bytes(content)
+    elif damage == "cut_file":
+        model.write_bytes(model.read_bytes()[:-100])
+    else:
+        (newest / "manifest.json").unlink()
+    again = run_verb("single", 1, ["train", str(run_yaml)])
+    check_ranks_succeeded(again)
+    assert "Going on from" in again[0].stdout
+    if damage != "half_written":
+        assert "WARNING: checkpoint of step" in again[0].stdout
+    assert_equals_whole(run_dir, whole_run("single", 1))
+    assert not list((run_dir / "checkpoints").glob("*.tmp"))
+
+
+def test_a_finished_run_is_not_trained_again_and_fresh_trains_anew(write_run, whole_run):
+    weights, losses, _ = whole_run("single", 1)
+    run_yaml, run_dir = write_run("finished", **SETTINGS)
+    for arguments, expected in (
+        ([], "finished at step 30"),
+        ([], "it had finished before"),
+        (["--fresh"], "finished at step 30"),
+    ):
+        results = run_verb("single", 1, ["train", str(run_yaml), *arguments])
+        check_ranks_succeeded(results)
+        assert expected in results[0].stdout
+    assert read_losses(run_dir) == losses
+    assert largest_difference(weights, read_weights(run_dir)) == 0
+
+
+def test_changed_settings_and_changed_rows_are_refused_with_the_difference(write_run, sample_dir, tmp_path):
+    run_yaml, run_dir = write_run("changed", **SETTINGS)
+    train_until_signal(run_yaml, run_dir, "single", 1, signal.SIGTERM, 0, at_step=4)
+    refused = run_verb("single", 1, ["train", str(run_yaml), "--set", "train.learning_rate=1e-3"])[0]
+    assert refused.exit_code == 2
+    assert "train.learning_rate: 2e-05 -> 0.001" in refused.stderr
+    fewer = run_verb("single", 1, ["train", str(run_yaml), "--limit", "100"])[0]
+    assert fewer.exit_code == 5
+    assert "other rows" in fewer.stderr
+    accepted = run_verb("single", 1, ["train", str(run_yaml), "--set", "train.learning_rate=1e-3", "--accept-changes"])
+    check_ranks_succeeded(accepted)
+    assert "Going on from" in accepted[0].stdout
