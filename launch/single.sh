@@ -8,19 +8,14 @@
 set -euo pipefail
 # shellcheck source=launch/supervise.sh
 . "$(dirname "${BASH_SOURCE[0]}")/supervise.sh"
-[ $# -gt 0 ] || die "usage: bash launch/single.sh VERB [ARGUMENTS]"
+usage="bash launch/single.sh VERB [ARGUMENTS]"
+[ $# -gt 0 ] || misuse "VERB is missing"
 
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(threads_for 1)}
+# What a job's script exported for several ranks is not about this process.
+unset MASTER_ADDR MASTER_PORT
 settings=()
 case $1 in train | evaluate | predict) settings=(--set parallel.backend=single --set parallel.world_size=1) ;; esac
-# With a terminal the program keeps it (pdb), and Python itself sees the signals.
-if [ -t 0 ]; then
-  PREF_DIST_LAUNCH_DIR=$(mktemp -d)
-  export PREF_DIST_LAUNCH_DIR
-  trap 'rm -rf "$PREF_DIST_LAUNCH_DIR"' EXIT
-  trap ':' INT # the program decides what Ctrl-C means
-  code=0
-  "$python" -m pref_dist "$@" "${settings[@]}" || code=$?
-  exit "$(meant_exit_code "$code")"
-fi
-supervise "$python" -m pref_dist "$@" "${settings[@]}"
+# With a terminal the program keeps it (pdb), and sees Ctrl-C itself.
+if [ -t 0 ]; then keep_terminal=yes; fi
+supervise "$1" 1 "$python" -m pref_dist "$1" "${settings[@]}" "${@:2}"

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Sourced by single.sh, node.sh and nodes.sh: finds Python, starts the ranks, turns signals into a
-# stop file, and returns the exit code that counts.
+# Sourced by single.sh, node.sh, nodes.sh and slurm/train.sbatch: finds Python, starts the ranks, turns
+# signals into a stop file, and returns the exit code that counts.
 #
-# torchrun kills its children 30 s after a TERM and turns every failure into 1. So signals end here:
-# they make a file `stop`, the ranks see it, agree at the next step, save, and leave. Each rank writes
-# the code that it means into exit_codes/; 75 is "stopped, start the same command again to go on".
+# torchrun kills its children 30 s after a TERM, dies of USR1, and turns every failure into 1. So signals
+# end here: they make a file `stop`, the ranks see it, agree at the next step, save, and leave. Each rank
+# writes the code that it means into exit_codes/; 75 is "stopped, start the same command again to go on".
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 if [ -n "${PREF_DIST_PYTHON:-}" ]; then
@@ -14,37 +14,65 @@ elif [ -x "$root/.venv/bin/python" ]; then
 else
   python=python3
 fi
-PATH=$(dirname "$(command -v "$python")"):$PATH # DeepSpeed looks for ninja there
-export PATH
+PATH=$(dirname "$(command -v "$python" || echo /usr/bin/python3)"):$PATH # DeepSpeed looks for ninja there
+# The code beside these scripts is the code that runs, in whatever folder they are started.
+PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+export PATH PYTHONPATH
 
-die() {
-  echo "$(basename "$0"): $*" >&2
+# Slurm calls its copy of a script slurm_script.
+say() {
+  echo "${script_name:-$(basename "$0")}: $*" >&2
+}
+
+# misuse MESSAGE: the scripts set `usage`.
+misuse() {
+  say "$1"
+  echo "usage: ${usage:?}" >&2
   exit 2
 }
 
 num_gpus() {
-  command -v nvidia-smi >/dev/null && nvidia-smi --list-gpus 2>/dev/null | wc -l || echo 0
+  local listed visible
+  listed=$(nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU ') || listed=0
+  if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
+    visible=$(tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | grep -c '^[0-9GM]') || visible=0
+    listed=$((visible < listed ? visible : listed))
+  fi
+  echo "$listed"
+}
+
+# Cores that this process may use. nproc itself would answer with OMP_NUM_THREADS where that is set.
+num_cores() {
+  env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc
 }
 
 # Ranks of one machine for "auto": its GPUs, else its cores, at most 4.
 resolve_ranks() {
-  [ "$1" != auto ] || set -- "$(gpus=$(num_gpus) cores=$(nproc) && if [ "$gpus" -gt 0 ]; then echo "$gpus"; else echo $((cores < 4 ? cores : 4)); fi)"
-  [[ $1 =~ ^[1-9][0-9]*$ ]] || die "the number of ranks must be a number or auto, not '$1'"
-  echo "$1"
+  local ranks=$1
+  if [ "$ranks" = auto ]; then
+    ranks=$(num_gpus)
+    [ "$ranks" -gt 0 ] || ranks=$(num_cores)
+    if [ "$(num_gpus)" = 0 ] && [ "$ranks" -gt 4 ]; then ranks=4; fi
+  fi
+  [[ $ranks =~ ^[1-9][0-9]*$ ]] || misuse "the number of ranks is a number or auto, not '$ranks'"
+  echo "$ranks"
 }
 
 threads_for() {
-  local threads=$(($(nproc) / $1))
+  local threads=$(($(num_cores) / $1))
   echo $((threads > 0 ? threads : 1))
 }
 
-free_port() {
-  "$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+check_backend() {
+  case $1 in ddp | zero1 | zero2 | zero3 | zero3_offload) ;;
+  *) misuse "BACKEND is ddp, zero1, zero2, zero3 or zero3_offload, not '$1'" ;;
+  esac
 }
 
-check_backend() {
-  [ -e "$root/configs/accelerate/$1.yaml" ] && [ "$1" != single ] ||
-    die "BACKEND is ddp, zero1, zero2, zero3 or zero3_offload, not '$1'"
+check_verb() {
+  case $1 in train | evaluate | predict) ;;
+  *) misuse "VERB is train, evaluate or predict, not '$1' (others need one process: bash launch/single.sh)" ;;
+  esac
 }
 
 # The command that starts the ranks of this machine; the caller adds the rest.
@@ -53,35 +81,100 @@ accelerate_launch() {
   [[ $1 != zero* ]] || launch+=(--deepspeed_config_file "$root/configs/deepspeed/$1.json")
 }
 
-# Runs "$@", returns its exit code or the one that a rank left.
+# supervise VERB NUM_RANKS COMMAND...: runs COMMAND, which starts so many ranks of VERB; returns the code that
+# they mean. With keep_terminal=yes the command keeps the terminal, and Ctrl-C is its own matter (pdb).
 supervise() {
-  local own_dir="" code=0 child
+  supervised_verb=$1
+  local num_ranks=$2 own_dir="" code seen
+  shift 2
   if [ -z "${PREF_DIST_LAUNCH_DIR:-}" ]; then
     own_dir=$(mktemp -d)
     export PREF_DIST_LAUNCH_DIR=$own_dir
   fi
-  trap 'touch "$PREF_DIST_LAUNCH_DIR/stop"' TERM USR1 INT
-  # A session of its own: Ctrl-C in a terminal must reach this script alone.
-  setsid "$@" &
+  # By this every process of the launch is found, even one whose parent is gone.
+  export PREF_DIST_LAUNCH_MARK=$$-$RANDOM-$RANDOM
+  num_signals=0 num_interrupts=0
+  trap on_signal HUP TERM USR1
+  trap on_interrupt INT
+  # A shell's background command ignores INT; `trap -` takes that back.
+  if [ "${keep_terminal:-no}" = yes ]; then
+    (trap - INT && exec "$@") <&0 &
+  else
+    # A session of its own: Ctrl-C in a terminal must reach this script alone.
+    (trap - INT && exec setsid "$@") </dev/null &
+  fi
   child=$!
-  wait "$child" || code=$?
-  # A trapped signal ends `wait` early.
-  while kill -0 "$child" 2>/dev/null; do
-    code=0
+  while :; do
+    seen=$num_signals code=0
     wait "$child" || code=$?
+    # After a signal it was `wait` that ended, not the command.
+    [ "$num_signals" != "$seen" ] || break
   done
-  trap - TERM USR1 INT
-  code=$(meant_exit_code "$code")
+  trap '' HUP INT TERM USR1
+  # torchrun may have been killed before its ranks.
+  [ "$code" = 0 ] || kill_launch
+  if [ "$code" != 0 ] && [ ! -e "$PREF_DIST_LAUNCH_DIR/exit_codes" ]; then
+    say "no rank came so far as to say how it ended (exit code $code).${no_rank_hint:+ $no_rank_hint}"
+  fi
+  code=$(meant_exit_code "$num_ranks" "$code")
   [ -z "$own_dir" ] || rm -rf "$own_dir"
   return "$code"
 }
 
-# The first code other than 0 that a rank left (the others may only have missed that rank), else the launcher's own.
+# Schedulers send TERM and USR1 as often as they like, so only the first one means something.
+on_signal() {
+  num_signals=$((num_signals + 1))
+  if [ "$supervised_verb" = train ]; then
+    ask_to_stop
+  else
+    kill_launch # nothing to save
+  fi
+}
+
+on_interrupt() {
+  num_interrupts=$((num_interrupts + 1))
+  if [ "${keep_terminal:-no}" = yes ]; then
+    num_signals=$((num_signals + 1)) # the command has seen it too
+  elif [ "$num_interrupts" -gt 1 ]; then
+    num_signals=$((num_signals + 1))
+    kill_launch
+  else
+    on_signal
+  fi
+}
+
+ask_to_stop() {
+  [ -e "$PREF_DIST_LAUNCH_DIR/stop" ] || say "asked to stop: the run is saved at its next step (Ctrl-C twice: leaves at once)"
+  touch "$PREF_DIST_LAUNCH_DIR/stop"
+}
+
+kill_launch() {
+  local file
+  kill -KILL "$child" 2>/dev/null || true
+  while read -r file; do
+    kill -KILL "${file//[!0-9]/}" 2>/dev/null || true
+  done < <(grep -lszxF "PREF_DIST_LAUNCH_MARK=$PREF_DIST_LAUNCH_MARK" /proc/[0-9]*/environ)
+}
+
+# meant_exit_code NUM_RANKS CODE: the code of the rank that failed first (the others may only have missed it);
+# 75 if the ranks stopped on request; else CODE, the launcher's own.
 meant_exit_code() {
-  local file first=""
+  local file code first="" num_stopped=0
   for file in "$PREF_DIST_LAUNCH_DIR"/exit_codes/rank_*; do
-    [ -e "$file" ] && [ "$(cat "$file")" != 0 ] || continue
-    if [ -z "$first" ] || [ "$file" -ot "$first" ]; then first=$file; fi
+    [ -s "$file" ] || continue
+    code=$(cat "$file")
+    case $code in
+    0) ;;
+    75) num_stopped=$((num_stopped + 1)) ;;
+    *) if [ -z "$first" ] || [ "$file" -ot "$first" ]; then first=$file; fi ;;
+    esac
   done
-  if [ -n "$first" ]; then cat "$first"; else echo "$1"; fi
+  if [ -n "$first" ]; then
+    cat "$first"
+  # A launcher that was itself signalled ends with its own code although all ranks have saved.
+  elif [ "$num_stopped" -ge "$1" ] || { [ "$num_stopped" -gt 0 ] && [ "$2" = 0 ]; }; then
+    echo 75
+  else
+    echo "$2"
+  fi
 }

@@ -58,6 +58,10 @@ class RunDir:
         return self.root / "truncation.json"
 
     @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
     def failures(self) -> Path:
         return self.root / "failures"
 

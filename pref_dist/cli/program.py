@@ -11,6 +11,7 @@ from pref_dist import __version__
 from pref_dist.cli.evaluate import evaluate
 from pref_dist.cli.predict import predict
 from pref_dist.cli.prepare import prepare
+from pref_dist.cli.report import report
 from pref_dist.cli.sample import sample
 from pref_dist.cli.train import train
 from pref_dist.errors import PrefDistError
@@ -45,7 +46,7 @@ def program() -> None:
     """
 
 
-for verb in (sample, prepare, train, evaluate, predict):
+for verb in (sample, prepare, train, evaluate, predict, report):
     program.add_command(verb)
 
 

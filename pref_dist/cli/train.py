@@ -44,7 +44,7 @@ def train(
     A TERM or USR1 signal, Ctrl-C, or a file `stop` in the run folder saves at the next step and leaves.
     """
     from pref_dist.config.load import load_config
-    from pref_dist.train.run import TrainOptions
+    from pref_dist.train.assemble import TrainOptions
     from pref_dist.train.run import train as train_run
 
     config = load_config(run_yaml, overrides)

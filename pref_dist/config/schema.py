@@ -108,7 +108,7 @@ class TrainSection(Section):
     )
     save_every_steps: PositiveInt | None = Field(None, description="Save a checkpoint after so many steps.")
     save_every_minutes: Positive | None = Field(10.0, description="Save when the last checkpoint is older than this.")
-    keep_last: PositiveInt = Field(2, description="Checkpoints kept besides the best one.")
+    keep_last: PositiveInt = Field(2, description="Newest checkpoints kept; the best one is kept in any case.")
     max_skipped_steps: Annotated[int, Field(ge=0)] = Field(
         10, description="Skipped optimiser steps in a row (fp16 overflow) after which the run fails."
     )

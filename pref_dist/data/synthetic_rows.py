@@ -60,14 +60,14 @@ class Format(StrEnum):
 
 # Of the turns: the kinds of the two responses, in either order.
 PAIR_SHARES = {
-    (Kind.ANSWER, Kind.ANSWER): 0.14,
-    (Kind.ANSWER, Kind.OTHER_ATTRIBUTE): 0.10,
-    (Kind.ANSWER, Kind.OTHER_SUBJECT): 0.20,
-    (Kind.ANSWER, Kind.OTHER_DOMAIN): 0.35,
-    (Kind.OTHER_DOMAIN, Kind.OTHER_DOMAIN): 0.05,
-    (Kind.OTHER_SUBJECT, Kind.OTHER_DOMAIN): 0.05,
-    (Kind.ANSWER, Kind.REFUSAL): 0.05,
-    (Kind.OTHER_SUBJECT, Kind.REFUSAL): 0.03,
+    (Kind.ANSWER, Kind.ANSWER): 0.20,
+    (Kind.ANSWER, Kind.OTHER_ATTRIBUTE): 0.05,
+    (Kind.ANSWER, Kind.OTHER_SUBJECT): 0.08,
+    (Kind.ANSWER, Kind.OTHER_DOMAIN): 0.52,
+    (Kind.OTHER_DOMAIN, Kind.OTHER_DOMAIN): 0.04,
+    (Kind.OTHER_DOMAIN, Kind.OTHER_SUBJECT): 0.02,
+    (Kind.ANSWER, Kind.REFUSAL): 0.04,
+    (Kind.OTHER_DOMAIN, Kind.REFUSAL): 0.02,
     (Kind.ANSWER, Kind.EMPTY): 0.03,
 }
 # In logits.
@@ -79,11 +79,13 @@ WORTH = {
     Kind.REFUSAL: 0.0,
     Kind.EMPTY: -1.0,
 }
-FORMAT_SHARES = {Format.FREE: 0.6, Format.BRIEF: 0.2, Format.BACKGROUND: 0.2}
+FORMAT_SHARES = {Format.FREE: 0.8, Format.BRIEF: 0.1, Format.BACKGROUND: 0.1}
 FORMAT_PENALTY = 1.0
 TIE_THRESHOLD = 2.5
-TURN_SHARES = {1: 0.85, 2: 0.11, 3: 0.04}
-REMARK_SHARES = {0: 0.7, 1: 0.22, 2: 0.06, 4: 0.02}
+TURN_SHARES = {1: 0.85, 2: 0.13, 3: 0.02}
+REMARK_SHARES = {0: 0.8, 1: 0.15, 2: 0.04, 4: 0.01}
+PROMPT_OPENER_SHARE = 0.25
+RESPONSE_OPENER_SHARE = 0.12
 LONG_SHARE = 0.004  # of responses: 20 to 50 remarks
 MODEL_NAMES = ("atlas-7b", "birch-13b", "cedar-70b", "delta-mini", "ember-large")
 
@@ -156,7 +158,7 @@ def draw_questions(rng: random.Random) -> list[Question]:
 
 
 def draw_prompt(rng: random.Random, question: Question) -> str:
-    opener = pick(rng, PROMPT_OPENERS) if rng.random() < 0.4 else ""
+    opener = pick(rng, PROMPT_OPENERS) if rng.random() < PROMPT_OPENER_SHARE else ""
     asked = pick(rng, question.domain.questions[question.attribute]).format(s=question.subject)
     requests = {Format.BRIEF: BRIEF_REQUESTS, Format.BACKGROUND: BACKGROUND_REQUESTS}.get(question.format, ("",))
     return join_sentences([opener, asked, pick(rng, requests)])
@@ -179,7 +181,7 @@ def draw_response(rng: random.Random, question: Question, kind: Kind) -> Respons
         return Response(pick(rng, REFUSALS), WORTH[kind])
     domain, subject, attribute = draw_fact(rng, question, kind)
     fact = pick(rng, domain.answers[attribute]).format(s=subject, v=domain.facts[subject][attribute])
-    opener = pick(rng, RESPONSE_OPENERS) if rng.random() < 0.2 else ""
+    opener = pick(rng, RESPONSE_OPENERS) if rng.random() < RESPONSE_OPENER_SHARE else ""
     remarks = draw_remarks(rng, domain)
     return Response(join_sentences([opener, fact, *remarks]), WORTH[kind] - format_penalty(question, len(remarks)))
 

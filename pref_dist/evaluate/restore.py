@@ -14,7 +14,8 @@ from pref_dist.data.batches import BatchLayout
 from pref_dist.data.cache import TokenTable, default_cache_dir, open_tokens
 from pref_dist.data.encode import TokenizerSpec, load_tokenizer
 from pref_dist.data.plan import Rows
-from pref_dist.errors import CheckpointError, ConfigError
+from pref_dist.data.prepare import Prepared, prepare
+from pref_dist.errors import CheckpointError, ConfigError, DataError
 from pref_dist.evaluate.infer import InferenceTask, infer_logits
 from pref_dist.models.build import build_model
 from pref_dist.run_dir import RunDir, read_json
@@ -34,6 +35,7 @@ class RestoredRun:
     run_dir: RunDir
     step: int
     class_shares: tuple[float, float, float]
+    table_digests: tuple[str, ...]
     tokenizer: TokenizerSpec
     layout: BatchLayout
     engine: InferenceEngine
@@ -42,6 +44,16 @@ class RestoredRun:
     def open_rows(self, path: Path) -> TokenTable:
         """Return the token table of any file in the run's own template, tokenizer and length."""
         return open_tokens(path, self.config.data, self.tokenizer, default_cache_dir(self.config))
+
+    def prepare(self) -> Prepared:
+        """Return the run's own rows, split as in training. Raises DataError if the files have changed since."""
+        prepared = prepare(self.config, self.run_dir.model_files)
+        if tuple(table.digest for table in prepared.tables) != self.table_digests:
+            raise DataError(
+                f"data.train={self.config.data.train} (or data.valid) is not what {self.run_dir.root} was trained on: "
+                "its content has changed. Give it back, or use --data FILE --no-baselines."
+            )
+        return prepared
 
     def infer(self, table: TokenTable, rows: Rows) -> NDArray[np.float32 | np.float64]:
         """Return logits (n, 3) of `rows`, in their order, on every rank; collective."""
@@ -84,9 +96,10 @@ def restore_run(config: RunConfig, run_dir: RunDir, checkpoint: str | None, para
     read_weights(found, built.module)
     assert config.train.precision != "auto", "a saved config is settled"
     engine = parallel.build_inference_engine(built.module, config.train.precision, config.parallel.timeout_seconds)
-    shares = tuple(found.progress["class_shares"])
+    progress = found.progress
+    shares, digests = tuple(progress["class_shares"]), tuple(progress["table_digests"])
     layout = BatchLayout(tokenizer.pad_id, built.has_token_types)
-    return RestoredRun(config, run_dir, found.step, shares, tokenizer, layout, engine, parallel)
+    return RestoredRun(config, run_dir, found.step, shares, digests, tokenizer, layout, engine, parallel)
 
 
 def choose_checkpoint(run_dir: RunDir, name: str | None) -> Checkpoint:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from pref_dist.data.cache import TokenTable
 from pref_dist.data.plan import Rows
-from pref_dist.data.prepare import prepare
 from pref_dist.data.validate import Row, read_checked_rows
 from pref_dist.errors import DataError
 from pref_dist.evaluate.baselines import fit_baselines
@@ -73,7 +72,7 @@ def stem_of(path: Path) -> str:
 
 def choose_rows(run: RestoredRun, data: Path | None) -> tuple[TokenTable, Rows]:
     if data is None:
-        prepared = prepare(run.config, run.run_dir.model_files)
+        prepared = run.prepare()
         return prepared.valid_table, prepared.valid_rows
     table = run.open_rows(data)
     if not table.is_labelled:
@@ -106,7 +105,7 @@ def texts_for_baselines(
     run: RestoredRun, table: TokenTable, rows: Rows, data: Path | None
 ) -> tuple[list[Row], list[Row]]:
     """Return the run's training rows and the rows to score, as texts."""
-    prepared = prepare(run.config, run.run_dir.model_files)
+    prepared = run.prepare()
     settings = run.config.data
     train = pick(Path(settings.train), settings.bad_rows, prepared.train_table, prepared.train_rows)
     source = data or Path(settings.valid or settings.train)

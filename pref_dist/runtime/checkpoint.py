@@ -53,7 +53,14 @@ def folder_of_step(checkpoints: Path, step: int) -> Path:
     return checkpoints / f"step_{step:06d}"
 
 
-def save_checkpoint(checkpoints: Path, step: int, engine: Engine, progress: dict[str, Any], parallel: Parallel) -> Path:
+def save_checkpoint(
+    checkpoints: Path,
+    step: int,
+    engine: Engine,
+    progress: dict[str, Any],
+    parallel: Parallel,
+    shard_bytes: int = SHARD_BYTES,
+) -> Path:
     """Write a whole checkpoint of `step` finished steps; collective. Returns its folder.
 
     Raises CheckpointError on every rank if any rank could not write; older checkpoints are untouched then.
@@ -61,7 +68,7 @@ def save_checkpoint(checkpoints: Path, step: int, engine: Engine, progress: dict
     target = folder_of_step(checkpoints, step)
     temporary = target.with_name(target.name + ".tmp")
     agree(parallel, lambda: make_empty(temporary) if parallel.is_main else None)
-    files = agree(parallel, lambda: write_shards(temporary, engine, parallel))
+    files = agree(parallel, lambda: write_shards(temporary, engine, parallel, shard_bytes))
     entries = {name: entry for part in files for name, entry in part.items()}
     agree(parallel, lambda: finish(temporary, target, step, entries, progress) if parallel.is_main else None)
     return target
@@ -90,7 +97,7 @@ def make_empty(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def write_shards(folder: Path, engine: Engine, parallel: Parallel) -> dict[str, dict[str, Any]]:
+def write_shards(folder: Path, engine: Engine, parallel: Parallel, shard_bytes: int) -> dict[str, dict[str, Any]]:
     """Write the shards that are this rank's turn; return {file name: {bytes, sha256}}.
 
     Reading the state is collective, so that every rank walks over all parameters and keeps its own.
@@ -98,7 +105,7 @@ def write_shards(folder: Path, engine: Engine, parallel: Parallel) -> dict[str, 
     """
     entries: dict[str, dict[str, Any]] = {}
     failure: OSError | None = None
-    for number, shard in enumerate(split_into_shards(engine.read_state(), parallel)):
+    for number, shard in enumerate(split_into_shards(engine.read_state(), parallel, shard_bytes)):
         if shard and failure is None:
             try:
                 entries |= write_shard(folder, number, shard)
@@ -110,7 +117,7 @@ def write_shards(folder: Path, engine: Engine, parallel: Parallel) -> dict[str, 
 
 
 def split_into_shards(
-    states: Iterator[tuple[str, ParameterState]], parallel: Parallel
+    states: Iterator[tuple[str, ParameterState]], parallel: Parallel, shard_bytes: int
 ) -> Iterator[dict[str, ParameterState]]:
     """Yield one dict a shard: filled if it is this rank's to write, else empty (nothing is kept in memory)."""
     shard: dict[str, ParameterState] = {}
@@ -119,7 +126,7 @@ def split_into_shards(
         if number % parallel.world_size == parallel.rank:
             shard[name] = state
         size += state.value.numel() * state.value.element_size()
-        if size >= SHARD_BYTES:
+        if size >= shard_bytes:
             yield shard
             shard, size, number = {}, 0, number + 1
     if size:

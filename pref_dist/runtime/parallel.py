@@ -88,11 +88,9 @@ class Parallel:
             return module
         device_ids = [self.device.index] if self.device.type == "cuda" else None
         # The model has no buffers that training changes, and every parameter takes part in every step.
-        wrapped = nn.parallel.DistributedDataParallel(
+        return nn.parallel.DistributedDataParallel(
             module, device_ids=device_ids, forward_sync_buffers=False, gradient_as_bucket_view=True
         )
-        wrapped.register_comm_hook(None, sum_gradients)
-        return wrapped
 
     def build_inference_engine(self, module: nn.Module, precision: Precision, timeout_seconds: int) -> InferenceEngine:
         """Put a model on the ranks for evaluation alone: shared among them under ZeRO-3, else whole on each."""
@@ -116,16 +114,6 @@ class Parallel:
         """Leave the process group. Not after an error: another rank may never come."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-
-
-def sum_gradients(_: None, bucket: Any) -> torch.futures.Future[torch.Tensor]:
-    """DDP's exchange as a sum, where its own is a mean: a step's loss is a sum of the ranks' shares.
-
-    So the loss is scaled alike on any number of ranks, and fp16 overflows in the same steps.
-    """
-    work = torch.distributed.all_reduce(bucket.buffer(), async_op=True)
-    future: torch.futures.Future[torch.Tensor] = work.get_future().then(lambda done: done.value()[0])
-    return future
 
 
 def start_parallel(request: ParallelSection, deterministic: bool = False) -> Parallel:

@@ -15,7 +15,7 @@ from pref_dist.runtime.precision import autocast_to
 class ReplicatedEngine:
     """fp32 (or fp64) weights on every rank, torch's autocast, GradScaler for fp16. See `Engine`.
 
-    `wrapped` is `module` itself on one rank, or DDP around it that sums gradients. `groups` None: inference only.
+    `wrapped` is `module` itself on one rank, or DDP around it. `groups` None: inference only.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class ReplicatedEngine:
         for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * learning_rate_factor
         self._scaler.unscale_(self.optimizer)
+        self._sum_over_ranks()
         limit = self._settings.clip_norm
         # The norm is taken after the exchange, so that every rank sees the same and decides alike.
         norm = float(nn.utils.clip_grad_norm_(self._parameters, limit if limit is not None else float("inf")))
@@ -75,6 +76,15 @@ class ReplicatedEngine:
         self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return StepOutcome(grad_norm=norm, skipped=not finite)
+
+    def _sum_over_ranks(self) -> None:
+        """Undo DDP's division: a step's loss is the sum of the ranks' shares.
+
+        After the backward, not by a larger loss before it: so fp16 overflows in the same steps on any number of ranks.
+        """
+        if self._world_size > 1:
+            gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+            torch._foreach_mul_(gradients, float(self._world_size))
 
     def train(self) -> None:
         self._wrapped.train()

@@ -22,7 +22,27 @@ from pref_dist.runtime.log import MetricsLog, Speaker
 from pref_dist.runtime.parallel import Parallel
 from pref_dist.train.resume import Progress, restore, write_config
 
-StepViewer = Callable[[dict[str, Any]], None]
+DEBUG_ROWS = 64
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What one start of a run may ask for besides its config.
+
+    fresh: delete what an earlier run left. accept_changes: go on although settings or rows changed.
+    limit: only the first so many rows of each side. debug: see train/debug.py.
+    """
+
+    fresh: bool = False
+    accept_changes: bool = False
+    limit: int | None = None
+    debug: bool = False
+    overfit_one_step: bool = False
+    show_step: Callable[[dict[str, Any]], None] = lambda record: None
+
+    @property
+    def num_rows(self) -> int | None:
+        return (self.limit or DEBUG_ROWS) if self.debug else self.limit
 
 
 @dataclass
@@ -33,7 +53,7 @@ class Assembled:
     run_dir: RunDir
     parallel: Parallel
     speaker: Speaker
-    show_step: StepViewer
+    options: TrainOptions
     prepared: Prepared
     plan: Plan
     built: BuiltModel
@@ -57,24 +77,19 @@ class Assembled:
         return self.prepared.valid_table
 
 
-def assemble(
-    config: RunConfig,
-    parallel: Parallel,
-    speaker: Speaker,
-    show_step: StepViewer,
-    limit: int | None,
-    accept_changes: bool,
-) -> Assembled:
+def assemble(config: RunConfig, parallel: Parallel, speaker: Speaker, options: TrainOptions) -> Assembled:
     """Build a run from its settled config and restore its newest checkpoint; collective.
 
-    `limit`: only the first so many rows of each side. Raises PrefDistError of the kind that fits.
+    Raises PrefDistError of the kind that fits.
     """
+    limit = options.num_rows
     run_dir = RunDir(Path(config.run.dir))
     folder = find_model_folder(config.model.name)
     check_positions(config.model, folder, config.data.max_tokens)
     prepared = prepare(config, folder)
     if parallel.is_main:
         write_config(config, run_dir)
+        run_dir.write_state("running", run_dir.read_state().get("step", 0))
         write_audit(run_dir, prepared)
         keep_model_files(folder, run_dir)
     plan = build_plan(config, prepared, limit)
@@ -84,9 +99,9 @@ def assemble(
     layout = BatchLayout(tokenizer.pad_id, built.has_token_types)
     validation = build_validation(config, prepared, layout, limit)
     speaker.say(describe_run(config, prepared, plan, built, validation, parallel))
-    progress = restore(run_dir, engine, plan, parallel, speaker, accept_changes)
+    progress = restore(run_dir, engine, plan, parallel, speaker, options.accept_changes)
     return Assembled(
-        config, run_dir, parallel, speaker, show_step, prepared, plan, built, engine, layout, validation,
+        config, run_dir, parallel, speaker, options, prepared, plan, built, engine, layout, validation,
         MetricsLog(run_dir.metrics_log, parallel.is_main), progress,
     )  # fmt: skip
 

@@ -15,7 +15,6 @@ from pref_dist.losses import cross_entropy, share_of_step
 from pref_dist.models.build import describe_parameters
 from pref_dist.train.assemble import Assembled
 
-DEBUG_ROWS = 64
 SHOWN_ROWS = 3
 OVERFIT_GOAL = 0.05  # nats
 OVERFIT_MOST_UPDATES = 300

@@ -29,6 +29,9 @@ def run_steps(run: Assembled, stop: StopRequest) -> str:
     """
     step_watch, save_watch = Stopwatch(), Stopwatch()
     run.engine.train()
+    (stops,) = run.parallel.sum(bool(stop.reason()))  # asked while the run was being put together
+    if stops:
+        return stop.reason() or "another rank was asked to stop"
     for planned in run.plan.steps(run.progress.step):
         step_watch.restart()
         loss_share, outcome = take_step(run, planned)
@@ -86,7 +89,7 @@ def record_step(run: Assembled, planned: PlannedStep, loss: float, outcome: Step
         record["skipped"] = True
     run.metrics_log.append(record)
     if run.parallel.is_main:
-        run.show_step(record)
+        run.options.show_step(record)
 
 
 def check_skips(run: Assembled, outcome: StepOutcome) -> None:
@@ -150,7 +153,7 @@ def save_is_late(run: Assembled, watch: Stopwatch) -> bool:
 def save(run: Assembled) -> None:
     """Write a checkpoint of this step, then drop the ones that are no longer kept."""
     run.progress.last_saved_step = run.progress.step
-    content = describe_progress(run.progress, run.plan, run.engine, run.class_shares)
+    content = describe_progress(run.progress, run.plan, run.engine, run.prepared, run.class_shares)
     save_checkpoint(run.run_dir.checkpoints, run.progress.step, run.engine, content, run.parallel)
     if run.parallel.is_main:
         if run.progress.best is not None:

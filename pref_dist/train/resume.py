@@ -8,6 +8,7 @@ from typing import Any
 from pref_dist.config.load import build_config, list_changes, read_config_file, render_config, with_values
 from pref_dist.config.schema import RunConfig
 from pref_dist.data.plan import Plan
+from pref_dist.data.prepare import Prepared
 from pref_dist.errors import CheckpointError, ConfigError
 from pref_dist.run_dir import RunDir, write_json, write_text
 from pref_dist.runtime.checkpoint import Checkpoint, find_newest, read_into
@@ -35,13 +36,14 @@ class Progress:
         return None if self.best is None else int(self.best["step"])
 
 
-def settle_config(asked: RunConfig, run_dir: RunDir, parallel: Parallel, accept_changes: bool) -> RunConfig:
-    """Return the config with every `auto` resolved; the same as at the first start, or refuse.
+def settle_config(
+    asked: RunConfig, saved: RunConfig | None, run_dir: RunDir, parallel: Parallel, accept_changes: bool
+) -> RunConfig:
+    """Return the config with every `auto` resolved; the same as at the first start (`saved`), or refuse.
 
     `auto` keeps what the first start found, so that a resumed run is the same run on other machines.
     Raises ConfigError with the differences if a setting that matters has changed, unless accepted.
     """
-    saved = read_saved_config(run_dir)
     precision = saved.train.precision if saved else resolve_precision("auto", parallel.device)
     multiple = saved.train.micro_batch_multiple if saved else parallel.world_size
     settled = with_values(
@@ -76,7 +78,7 @@ def remove_run(run_dir: RunDir) -> None:
     """Delete what an earlier run left, by name: a run folder may hold files that are not ours."""
     folders = (run_dir.checkpoints, run_dir.evaluations, run_dir.failures, run_dir.model_files)
     files = (run_dir.config, run_dir.state, run_dir.metrics_log, run_dir.metrics, run_dir.best, run_dir.valid_logits,
-             run_dir.rows_set_aside, run_dir.truncation, run_dir.stop_file)  # fmt: skip
+             run_dir.rows_set_aside, run_dir.truncation, run_dir.report, run_dir.stop_file)  # fmt: skip
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     for file in files:
@@ -124,12 +126,15 @@ def check_plan(values: dict[str, Any], plan: Plan, folder: Path, accept_changes:
         )
 
 
-def describe_progress(progress: Progress, plan: Plan, engine: Engine, class_shares: list[float]) -> dict[str, Any]:
+def describe_progress(
+    progress: Progress, plan: Plan, engine: Engine, prepared: Prepared, class_shares: list[float]
+) -> dict[str, Any]:
     """Return what a checkpoint keeps besides the tensors. class_shares: of A, B, tie among the training rows."""
     loss_scale = engine.read_loss_scale()
     return {
         "progress": asdict(progress),
         "plan_digest": plan.digest,
+        "table_digests": [table.digest for table in prepared.tables],
         "class_shares": class_shares,
         "loss_scale": None if loss_scale is None else asdict(loss_scale),
     }

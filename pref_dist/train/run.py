@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,26 +17,10 @@ from pref_dist.runtime.failure import record_failure
 from pref_dist.runtime.log import Speaker
 from pref_dist.runtime.parallel import Parallel, start_parallel
 from pref_dist.runtime.preempt import StopRequest, stop_files
-from pref_dist.train.assemble import Assembled, StepViewer, assemble
-from pref_dist.train.debug import DEBUG_ROWS, debugging, overfit_one_step, show_run
+from pref_dist.train.assemble import Assembled, TrainOptions, assemble
+from pref_dist.train.debug import debugging, overfit_one_step, show_run
 from pref_dist.train.loop import run_steps
-from pref_dist.train.resume import remove_run, settle_config, write_config
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What one start of a run may ask for besides its config.
-
-    fresh: delete what an earlier run left. accept_changes: go on although settings or rows changed.
-    limit: only the first so many rows of each side. debug: see train/debug.py.
-    """
-
-    fresh: bool = False
-    accept_changes: bool = False
-    limit: int | None = None
-    debug: bool = False
-    overfit_one_step: bool = False
-    show_step: StepViewer = lambda record: None
+from pref_dist.train.resume import read_saved_config, remove_run, settle_config, write_config
 
 
 @dataclass(frozen=True)
@@ -54,35 +38,38 @@ class TrainResult:
     is_main: bool = True
 
 
-def train(config: RunConfig, options: TrainOptions = TrainOptions()) -> TrainResult:
+def train(config: RunConfig, options: TrainOptions | None = None) -> TrainResult:
     """Train, or go on training, the run that `config` describes; every rank calls it.
 
     Raises PrefDistError. Then no further collective is tried, failures/rank_N.json says why, and the
     caller must leave the process, because other ranks may be waiting in one.
     """
+    options = options or TrainOptions()
     config = prepare_for_debugging(config, options)
     run_dir = RunDir(Path(config.run.dir))
     parallel = start_parallel(config.parallel, config.run.deterministic)
     speaker = Speaker(parallel.is_main)
-    with (
-        StopRequest(stop_files(run_dir.stop_file)) as stop,
-        only_one_run(run_dir, parallel),
-        failures_recorded(run_dir, parallel) as so_far,
-    ):
-        finished = start_run_dir(config, run_dir, parallel, options)
-        if finished is not None:
+    with StopRequest(stop_files(run_dir.stop_file)) as stop, only_one_run(run_dir, parallel):
+        saved, state = parallel.broadcast(start_run_dir(run_dir, options) if parallel.is_main else (None, {}))
+        config = settle_config(config, saved, run_dir, parallel, options.accept_changes)
+        if state.get("state") == "finished" and not options.accept_changes:
             parallel.stop()
-            return replace(finished, is_main=parallel.is_main)
-        config = settle_config(config, run_dir, parallel, options.accept_changes)
-        limit = (options.limit or DEBUG_ROWS) if options.debug else options.limit
-        run = assemble(config, parallel, speaker, options.show_step, limit, options.accept_changes)
-        so_far["run"] = run
-        if options.debug:
-            show_run(run)
-        if options.overfit_one_step:
-            return TrainResult("finished", run_dir.root, 0, "self-check", overfit_one_step(run))
-        with debugging(run, options.debug):
-            return end_run(run, run_steps(run, stop))
+            metrics = read_json(run_dir.metrics)
+            return TrainResult("finished", run_dir.root, state["step"], "before", metrics, parallel.is_main)
+        # A refusal up to here leaves the folder as it was; a failure from here on is the run's.
+        with failures_recorded(run_dir, parallel, state.get("step", 0)) as so_far:
+            so_far.append(assemble(config, parallel, speaker, options))
+            return carry_out(so_far[0], stop, options)
+
+
+def carry_out(run: Assembled, stop: StopRequest, options: TrainOptions) -> TrainResult:
+    """Do with an assembled run what the options ask for."""
+    if options.debug:
+        show_run(run)
+    if options.overfit_one_step:
+        return TrainResult("finished", run.run_dir.root, 0, "self-check", overfit_one_step(run))
+    with debugging(run, options.debug):
+        return end_run(run, run_steps(run, stop))
 
 
 def prepare_for_debugging(config: RunConfig, options: TrainOptions) -> RunConfig:
@@ -126,34 +113,27 @@ def only_one_run(run_dir: RunDir, parallel: Parallel) -> Iterator[None]:
 
 
 @contextmanager
-def failures_recorded(run_dir: RunDir, parallel: Parallel) -> Iterator[dict[str, Assembled]]:
-    """Leave failures/rank_N.json behind if the work in it raises. The work tells how far it came by "run"."""
-    so_far: dict[str, Assembled] = {}
+def failures_recorded(run_dir: RunDir, parallel: Parallel, step: int) -> Iterator[list[Assembled]]:
+    """Leave failures/rank_N.json behind if the work in it raises.
+
+    The work adds its run to the list, which then knows the step better than `step` does.
+    """
+    so_far: list[Assembled] = []
     try:
         yield so_far
     except BaseException as error:
-        step = so_far["run"].progress.step if "run" in so_far else 0
-        record_failure(run_dir, parallel.rank, step, error)
+        record_failure(run_dir, parallel.rank, so_far[0].progress.step if so_far else step, error)
         raise
 
 
-def start_run_dir(config: RunConfig, run_dir: RunDir, parallel: Parallel, options: TrainOptions) -> TrainResult | None:
-    """Make the run folder ready on rank 0; return the result of a run that has finished already."""
-    finished = None
-    if parallel.is_main:
-        if options.fresh or options.debug or options.overfit_one_step:
-            remove_run(run_dir)
-        state = run_dir.read_state()
-        if state.get("state") == "finished" and not options.accept_changes:
-            settle_config(config, run_dir, parallel, accept_changes=False)
-            finished = TrainResult(
-                "finished", run_dir.root, state["step"], "it had finished before", read_json(run_dir.metrics)
-            )
-        else:
-            run_dir.stop_file.unlink(missing_ok=True)
-            shutil.rmtree(run_dir.failures, ignore_errors=True)
-            run_dir.write_state("running", state.get("step", 0))
-    return parallel.broadcast(finished)
+def start_run_dir(run_dir: RunDir, options: TrainOptions) -> tuple[RunConfig | None, dict[str, Any]]:
+    """Return the config and the state that an earlier start left, after forgetting how it ended. Rank 0 only."""
+    if options.fresh or options.debug or options.overfit_one_step:
+        remove_run(run_dir)
+    saved, state = read_saved_config(run_dir), run_dir.read_state()
+    run_dir.stop_file.unlink(missing_ok=True)
+    shutil.rmtree(run_dir.failures, ignore_errors=True)
+    return saved, state
 
 
 def end_run(run: Assembled, stop_reason: str) -> TrainResult:

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from tests.ranks.launch_ranks import check_ranks_succeeded, start_ranks
-from tests.ranks.run_verb import largest_difference, launch_env, read_losses, read_weights, run_verb
+from tests.ranks.run_verb import (
+    largest_difference,
+    largest_loss_difference,
+    launch_env,
+    read_losses,
+    read_weights,
+    run_verb,
+)
 
 pytestmark = [pytest.mark.ranks, pytest.mark.timeout(600)]
 
@@ -156,12 +163,23 @@ def test_a_checkpoint_that_is_not_whole_is_passed_over_loudly(write_run, whole_r
     assert not list((run_dir / "checkpoints").glob("*.tmp"))
 
 
+def test_a_run_moves_between_back_ends_and_world_sizes(write_run, whole_run):
+    run_yaml, run_dir = write_run("moved", **SETTINGS)
+    for backend, world_size, at_step in (("single", 1, 3), ("ddp", 3, 9), ("zero3", 2, 15)):
+        train_until_signal(run_yaml, run_dir, backend, world_size, signal.SIGTERM, 0, at_step)
+        assert state_of(run_dir)["state"] == "stopped"
+    check_ranks_succeeded(run_verb("zero1", 2, ["train", str(run_yaml)]))
+    weights, losses, _ = whole_run("single", 1)
+    assert largest_difference(weights, read_weights(run_dir)) <= 1e-6
+    assert largest_loss_difference(losses, read_losses(run_dir)) <= 1e-5
+
+
 def test_a_finished_run_is_not_trained_again_and_fresh_trains_anew(write_run, whole_run):
     weights, losses, _ = whole_run("single", 1)
     run_yaml, run_dir = write_run("finished", **SETTINGS)
     for arguments, expected in (
         ([], "finished at step 30"),
-        ([], "it had finished before"),
+        ([], "finished at step 30 (before)"),
         (["--fresh"], "finished at step 30"),
     ):
         results = run_verb("single", 1, ["train", str(run_yaml), *arguments])
@@ -177,6 +195,7 @@ def test_changed_settings_and_changed_rows_are_refused_with_the_difference(write
     refused = run_verb("single", 1, ["train", str(run_yaml), "--set", "train.learning_rate=1e-3"])[0]
     assert refused.exit_code == 2
     assert "train.learning_rate: 2e-05 -> 0.001" in refused.stderr
+    assert state_of(run_dir)["state"] == "stopped", "a refusal must not touch the run"
     fewer = run_verb("single", 1, ["train", str(run_yaml), "--limit", "100"])[0]
     assert fewer.exit_code == 5
     assert "other rows" in fewer.stderr

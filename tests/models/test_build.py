@@ -1,0 +1,122 @@
+"""The joint cross-encoder on every family of encoders, from tiny random models of their real classes."""
+
+import pytest
+import torch
+from transformers import (
+    AutoModel,
+    BertConfig,
+    DebertaV2Config,
+    DistilBertConfig,
+    ElectraConfig,
+    ModernBertConfig,
+    RobertaConfig,
+)
+
+from pref_dist.config.schema import ModelSection
+from pref_dist.errors import ConfigError, ModelError
+from pref_dist.models.build import build_model
+
+SMALL = {
+    "vocab_size": 100,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
+FAMILIES = {
+    "bert": BertConfig(**SMALL),
+    "distilbert": DistilBertConfig(vocab_size=100, dim=32, n_layers=2, n_heads=2, hidden_dim=64),
+    "roberta": RobertaConfig(**SMALL, max_position_embeddings=514, pad_token_id=1),
+    "electra": ElectraConfig(**SMALL, embedding_size=32),
+    "deberta-v2": DebertaV2Config(**SMALL, relative_attention=True, pos_att_type=["p2c", "c2p"], pooler_hidden_size=32),
+    "modernbert": ModernBertConfig(
+        **SMALL, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=sorted(FAMILIES))
+def folder(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp(request.param)
+    torch.manual_seed(1)
+    AutoModel.from_config(FAMILIES[request.param]).save_pretrained(path)
+    return path
+
+
+def build(folder, seed=0, **settings):
+    return build_model(ModelSection(name=str(folder), **settings), folder, max_tokens=128, vocab_size=100, seed=seed)
+
+
+def test_a_model_has_three_labelled_outputs_and_no_dropout_unless_asked_for(folder):
+    built = build(folder)
+    inputs = {"input_ids": torch.randint(5, 100, (2, 9)), "attention_mask": torch.ones(2, 9, dtype=torch.int64)}
+    built.module.train()
+    first, second = built.module(**inputs).logits, built.module(**inputs).logits
+    assert first.shape == (2, 3)
+    assert torch.equal(first, second)
+    assert built.module.config.id2label == {0: "A", 1: "B", 2: "tie"}
+
+
+def test_asked_for_dropouts_are_really_there(folder):
+    built = build(folder, dropout=0.25, head_dropout=0.5)
+    found = {
+        getattr(part, "p", getattr(part, "drop_prob", None))
+        for part in built.module.modules()
+        if "dropout" in type(part).__name__.lower()
+    }
+    assert found <= {0.25, 0.5}
+    inputs = {"input_ids": torch.randint(5, 100, (2, 9)), "attention_mask": torch.ones(2, 9, dtype=torch.int64)}
+    built.module.train()
+    assert not torch.equal(built.module(**inputs).logits, built.module(**inputs).logits)
+
+
+def test_only_the_head_is_new_and_it_depends_on_the_seed_alone(folder):
+    one, same, other = build(folder, seed=3), build(folder, seed=3), build(folder, seed=4)
+    assert set(one.new_names) <= {*one.head_names, *(name for name in one.new_names if "pooler" in name)}
+    assert one.head_names
+    values = [dict(built.module.named_parameters()) for built in (one, same, other)]
+    assert all(torch.equal(values[0][name], values[1][name]) for name in values[0])
+    changed = {name for name in values[0] if not torch.equal(values[0][name], values[2][name])}
+    assert changed
+    assert changed <= set(one.new_names)
+
+
+def test_from_scratch_every_weight_is_random(folder):
+    built = build(folder, from_scratch=True)
+    loaded = dict(build(folder).module.named_parameters())
+    matrices = [name for name, value in built.module.named_parameters() if value.dim() == 2]
+    assert not any(torch.equal(dict(built.module.named_parameters())[name], loaded[name]) for name in matrices)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(folder):
+    with pytest.raises(ModelError, match="knows 101 tokens"):
+        build_model(ModelSection(name=str(folder)), folder, max_tokens=128, vocab_size=101, seed=0)
+
+
+def test_float64_weights_are_float64(folder):
+    assert {value.dtype for value in build(folder, weight_dtype="fp64").module.parameters()} == {torch.float64}
+
+
+def test_more_tokens_than_positions_are_refused(tmp_path):
+    AutoModel.from_config(FAMILIES["roberta"]).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"data.max_tokens=513, but the model has 512 positions"):
+        build_model(ModelSection(name=str(tmp_path)), tmp_path, max_tokens=513, vocab_size=100, seed=0)
+
+
+def test_weights_that_lack_a_part_of_the_encoder_are_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    AutoModel.from_config(FAMILIES["bert"]).save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["encoder.layer.1.output.dense.weight"]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lack 1 parameters of the encoder .*layer\.1\.output\.dense\.weight"):
+        build(tmp_path)
+
+
+def test_a_pickle_is_never_loaded(tmp_path):
+    model = AutoModel.from_config(FAMILIES["bert"])
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="safetensors"):
+        build(tmp_path)

@@ -1,0 +1,115 @@
+"""Checkpoints on disk: whole or not there, the same content however they were cut, damage named."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from pref_dist.errors import CheckpointError
+from pref_dist.runtime.checkpoint import find_newest, list_steps, open_checkpoint, prune, read_into, save_checkpoint
+from pref_dist.runtime.engine import EngineSettings
+from pref_dist.runtime.parallel import Parallel
+from pref_dist.runtime.replicated import ReplicatedEngine
+from pref_dist.runtime.topology import Topology
+
+ALONE = Parallel(Topology("single", 1, 0, 0), torch.device("cpu"))
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, values):
+        return self.head(torch.tanh(self.body(values)))
+
+
+def build_engine(seed):
+    torch.manual_seed(seed)
+    module = Small()
+    groups = [{"params": list(module.parameters()), "lr": 0.01, "weight_decay": 0.0}]
+    return module, ReplicatedEngine(module, module, groups, EngineSettings("fp32", 1.0), ALONE.device, 1)
+
+
+def take_steps(module, engine, count):
+    for number in range(count):
+        torch.manual_seed(number)
+        loss = module(torch.randn(5, 4)).square().mean()
+        engine.backward(loss, is_last=True)
+        engine.step(1.0)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Checkpoints of steps 1, 2 and 3 of one engine."""
+    module, engine = build_engine(0)
+    for step in (1, 2, 3):
+        take_steps(module, engine, 1)
+        save_checkpoint(tmp_path, step, engine, {"note": step}, ALONE, shard_bytes=100)
+    return tmp_path, module, engine
+
+
+def test_a_new_engine_goes_on_bit_for_bit_from_a_checkpoint_in_several_shards(saved):
+    folder, module, engine = saved
+    checkpoint = open_checkpoint(folder / "step_000003")
+    assert len(list(checkpoint.folder.glob("model-*.safetensors"))) > 1
+    assert checkpoint.step == 3
+    assert checkpoint.progress == {"note": 3}
+    other_module, other = build_engine(1)
+    read_into(checkpoint, other)
+    for one, two in ((module, engine), (other_module, other)):
+        take_steps(one, two, 4)
+    for left, right in zip(module.parameters(), other_module.parameters(), strict=True):
+        assert torch.equal(left, right)
+
+
+def test_the_newest_whole_checkpoint_is_found_and_damage_is_said(saved):
+    folder, *_ = saved
+    said = []
+    assert find_newest(folder, said.append).step == 3
+    assert said == []
+    file = next((folder / "step_000003").glob("optimizer-*"))
+    file.write_bytes(file.read_bytes()[:-1] + b"\x07")
+    assert find_newest(folder, said.append).step == 2
+    assert file.name in said[0]
+    assert "damaged" in said[0]
+
+
+def test_a_missing_file_another_format_and_a_missing_folder_are_named(saved):
+    folder, *_ = saved
+    next((folder / "step_000001").glob("model-*")).unlink()
+    with pytest.raises(CheckpointError, match="is missing"):
+        open_checkpoint(folder / "step_000001")
+    manifest = folder / "step_000002" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format_version": 99}))
+    with pytest.raises(CheckpointError, match="has format 99"):
+        open_checkpoint(folder / "step_000002")
+    with pytest.raises(CheckpointError, match=r"does not exist.*\[1, 2, 3\]"):
+        open_checkpoint(folder / "step_000007")
+
+
+def test_the_last_ones_and_the_best_one_are_kept_and_leftovers_go(saved):
+    folder, *_ = saved
+    (folder / "step_000009.tmp").mkdir()
+    prune(folder, keep_last=1, best_step=1)
+    assert list_steps(folder) == [1, 3]
+    assert sorted(path.name for path in folder.iterdir()) == ["step_000001", "step_000003"]
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_others_as_they_are(saved):
+    folder, _, engine = saved
+    (folder / "step_000004.tmp").write_text("a file where a folder must be made")
+    with pytest.raises(CheckpointError, match=r"could not be written: rank 0.*Older checkpoints are untouched"):
+        save_checkpoint(folder, 4, engine, {}, ALONE)
+    assert list_steps(folder) == [1, 2, 3]
+    assert find_newest(folder, print).step == 3
+
+
+def test_a_checkpoint_of_another_model_is_refused(saved):
+    folder, *_ = saved
+    module = nn.Linear(4, 3)
+    groups = [{"params": list(module.parameters()), "lr": 0.01, "weight_decay": 0.0}]
+    engine = ReplicatedEngine(module, module, groups, EngineSettings("fp32", 1.0), ALONE.device, 1)
+    with pytest.raises(CheckpointError, match="holds no 'weight': it belongs to another model"):
+        read_into(open_checkpoint(folder / "step_000003"), engine)

@@ -1,0 +1,40 @@
+import os
+import signal
+
+import pytest
+
+from pref_dist.runtime.preempt import StopRequest, stop_files, tell_launcher
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_only_sets_a_flag_and_the_old_handler_comes_back(number):
+    former = signal.getsignal(number)
+    with StopRequest(()) as stop:
+        assert stop.reason() == ""
+        os.kill(os.getpid(), number)
+        assert stop.reason() == f"signal {number.name}"
+    assert signal.getsignal(number) == former
+
+
+def test_ctrl_c_twice_leaves_at_once():
+    with StopRequest(()) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.reason()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_stop_file_asks_to_stop(tmp_path):
+    with StopRequest((tmp_path / "stop",)) as stop:
+        assert stop.reason() == ""
+        (tmp_path / "stop").touch()
+        assert stop.reason() == f"stop file {tmp_path / 'stop'}"
+
+
+def test_the_launchers_folder_gives_a_stop_file_and_takes_exit_codes(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREF_DIST_LAUNCH_DIR", str(tmp_path))
+    assert stop_files(tmp_path / "run" / "stop") == (tmp_path / "run" / "stop", tmp_path / "stop")
+    tell_launcher(3, 75)
+    assert (tmp_path / "exit_codes" / "rank_3").read_text() == "75\n"
+    monkeypatch.delenv("PREF_DIST_LAUNCH_DIR")
+    assert stop_files(tmp_path / "stop") == (tmp_path / "stop",)
