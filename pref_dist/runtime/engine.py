@@ -59,10 +59,12 @@ class ParameterState:
 class InferenceEngine(Protocol):
     """A model on this rank's device that answers; every method is collective."""
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, inputs: Mapping[str, Tensor], is_last: bool = True) -> Tensor:
         """Return the logits (R, C) of one micro-batch, in fp32 or wider, under the run's precision.
 
-        `inputs` are the keyword arguments of the model's forward, already on `device`.
+        `inputs` are the keyword arguments of the model's forward, already on the rank's device.
+        `is_last` is true for the last micro-batch of the step on this rank, as in `backward`: a
+        back-end may have to know before the forward whether gradients will be exchanged after it.
         """
 
 

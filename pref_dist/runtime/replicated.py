@@ -46,21 +46,21 @@ class ReplicatedEngine:
         assert self._optimizer is not None, "an engine for inference has no optimiser"
         return self._optimizer
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, inputs: Mapping[str, Tensor], is_last: bool = True) -> Tensor:
         module = self._wrapped if torch.is_grad_enabled() else self._module
-        with autocast_to(self._settings.precision, self._device):
+        with autocast_to(self._settings.precision, self._device), self._exchange(is_last):
             logits: Tensor = module(**inputs).logits
         return logits if logits.dtype == torch.float64 else logits.float()
 
     def backward(self, loss: Tensor, is_last: bool) -> None:
-        # Only the last micro-batch makes the ranks exchange what they have summed up.
         scaled: Tensor = self._scaler.scale(loss)
-        with nullcontext() if is_last else self._without_exchange():
+        with self._exchange(is_last):
             torch.autograd.backward(scaled)
 
-    def _without_exchange(self) -> AbstractContextManager[Any]:
+    def _exchange(self, is_last: bool) -> AbstractContextManager[Any]:
+        """Let DDP exchange gradients after the last micro-batch only; it must be told around the forward, too."""
         no_sync = getattr(self._wrapped, "no_sync", None)
-        return no_sync() if no_sync else nullcontext()
+        return nullcontext() if is_last or no_sync is None else no_sync()
 
     def step(self, learning_rate_factor: float) -> StepOutcome:
         for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):

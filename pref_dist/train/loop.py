@@ -59,9 +59,10 @@ def take_step(run: Assembled, planned: PlannedStep) -> tuple[float, StepOutcome]
     for place, micro_batch in enumerate(micro_batches):
         batch = build_batch(run.train_table, micro_batch, run.layout).to(run.parallel.device)
         seed_dropout(config.run.seed, planned.epoch, planned.index, micro_batch.index)
-        row_losses = cross_entropy(run.engine.forward(batch.inputs), batch.target)
+        is_last = place == len(micro_batches) - 1
+        row_losses = cross_entropy(run.engine.forward(batch.inputs, is_last), batch.target)
         loss = share_of_step(row_losses, batch.weight, global_weight=planned.num_rows)
-        run.engine.backward(loss, is_last=place == len(micro_batches) - 1)
+        run.engine.backward(loss, is_last)
         loss_share += float(loss.detach())
     factor = learning_rate_factor(planned.step, plan.num_steps, config.train.warmup_fraction, config.train.schedule)
     return loss_share, run.engine.step(factor)

@@ -1,19 +1,17 @@
 """launch/*.sh as a user starts them: real processes, from a folder that is not the repository's."""
 
-import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.ranks.launch_ranks import RENDEZVOUS, REPO_ROOT, find_free_port, rank_env
+from tests.launch.launched import Launched, clean_env
+from tests.ranks.launch_ranks import REPO_ROOT, find_free_port
 from tests.ranks.run_verb import largest_loss_difference, read_losses
 
 pytestmark = [pytest.mark.ranks, pytest.mark.timeout(300)]
@@ -22,74 +20,6 @@ LAUNCH = REPO_ROOT / "launch"
 # Enough steps that a signal after the third one comes in mid-run.
 LONG = {"max_steps": 40, "epochs": 2, "save_every_steps": 5}
 STOPPED = 75
-
-
-def clean_env(**changes: str) -> dict[str, str]:
-    """This environment without traces of other launchers; the scripts must find the package themselves."""
-    dropped = (*RENDEZVOUS, "PYTHONPATH")
-    own = {key: value for key, value in rank_env(0, 1, 0).items() if key not in dropped}
-    return own | {"PREF_DIST_PYTHON": sys.executable} | changes
-
-
-class Launched:
-    """A launcher that runs, its output in a file."""
-
-    def __init__(self, command: Sequence[object], output: Path, cwd: Path, env: dict[str, str]) -> None:
-        self.output = output
-        with output.open("wb") as file:
-            self.process = psutil.Popen(
-                [str(part) for part in command],
-                cwd=cwd,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            )
-        self.seen: dict[int, psutil.Process] = {}
-
-    def descendants(self) -> list[psutil.Process]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            self.seen |= {child.pid: child for child in self.process.children(recursive=True)}
-        return list(self.seen.values())
-
-    def find(self, *words: str, rank: int | None = None) -> psutil.Process:
-        """The descendant whose command line has these words, and that is this rank if one is given."""
-        for child in self.descendants():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                found_rank = child.environ().get("RANK")
-                if set(words) <= set(child.cmdline()) and (rank is None or found_rank == str(rank)):
-                    return child
-        raise AssertionError(f"no process {words} of rank {rank}:\n{self.text()}")
-
-    def wait_for_step(self, run_dir: Path, step: int) -> None:
-        log = run_dir / "metrics.jsonl"
-        self.wait_until(lambda: log.exists() and log.read_text(encoding="utf-8").count('"loss"') >= step)
-
-    def wait_until(self, happened) -> None:
-        deadline = time.monotonic() + 120
-        while not happened():
-            assert self.process.poll() is None, self.text()
-            assert time.monotonic() < deadline, self.text()
-            time.sleep(0.01)
-        self.descendants()
-
-    def end(self, timeout: float = 120) -> int:
-        """The exit code; fails if the launcher goes on for too long or leaves a process behind."""
-        try:
-            code = self.process.wait(timeout)
-        except psutil.TimeoutExpired:
-            raise AssertionError(f"still running after {timeout} s:\n{self.text()}") from None
-        _, alive = psutil.wait_procs(self.seen.values(), timeout=5)
-        assert not alive, f"left behind: {alive}\n{self.text()}"
-        return code
-
-    def text(self) -> str:
-        return self.output.read_text(encoding="utf-8", errors="replace")
-
-    def kill(self) -> None:
-        for process in (*self.descendants(), self.process):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
 
 
 @pytest.fixture

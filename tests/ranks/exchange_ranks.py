@@ -1,0 +1,51 @@
+"""Run by test_exchange.py on two ranks: what DDP exchanges after each of three micro-batches."""
+
+import sys
+
+import torch
+from torch import nn
+
+from pref_dist.config.schema import ParallelSection
+from pref_dist.runtime.engine import EngineSettings
+from pref_dist.runtime.parallel import start_parallel
+
+
+class Output:
+    def __init__(self, logits):
+        self.logits = logits
+
+
+class Linear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, values):
+        return Output(self.layer(values))
+
+
+def main():
+    parallel = start_parallel(ParallelSection(backend="ddp", world_size=2))
+    torch.manual_seed(0)
+    module = Linear().double()
+    groups = [{"params": list(module.parameters()), "lr": 0.0, "weight_decay": 0.0}]
+    engine = parallel.build_engine(module, groups, EngineSettings("fp32", None), timeout_seconds=60)
+    torch.manual_seed(1 + parallel.rank)
+    own = torch.zeros_like(module.layer.weight)
+    for is_last in (False, False, True):
+        values = torch.randn(5, 4, dtype=torch.float64)
+        own += torch.autograd.grad(module(values).logits.square().sum(), module.layer.weight)[0]
+        loss = engine.forward({"values": values}, is_last).square().sum()
+        engine.backward(loss, is_last)
+        others = parallel.gather(module.layer.weight.grad.clone())
+        assert torch.equal(others[0], others[1]) == is_last, "only the last micro-batch may make the ranks agree"
+    everything = sum(parallel.gather(own))
+    outcome = engine.step(1.0)
+    bias = torch.tensor(outcome.grad_norm).square() - everything.square().sum()
+    assert bias >= 0, "the step's gradient is the sum over ranks and micro-batches"
+    torch.testing.assert_close(others[0] * 2, everything, rtol=0, atol=1e-12)
+    parallel.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
