@@ -1,12 +1,10 @@
-"""The run folder: every name in it, and small files written whole or not at all."""
+"""The run folder: every name in it."""
 
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pref_dist.errors import CheckpointError
+from pref_dist.files import read_json, write_json
 
 RunStatus = Literal["running", "stopped", "finished", "failed"]
 
@@ -91,26 +89,3 @@ class RunDir:
         Raises CheckpointError if the file is damaged.
         """
         return read_json(self.state) if self.state.exists() else {}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file so that readers see the old content or the new, even after power loss."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Raises CheckpointError that names the file if it is missing or is not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error

@@ -75,8 +75,12 @@ class ModelSection(Section):
         description="A folder, a hub id, or package:NAME/FOLDER for weights that an installed package carries.",
     )
     from_scratch: bool = Field(False, description="Random weights from the model's config; keeps the tokenizer.")
-    pooling: Literal["cls"] = Field("cls", description="What the head reads: the model's own pooled first token.")
-    head: Literal["default"] = Field("default", description="The model class's own classification head.")
+    pooling: Literal["cls", "segments"] = Field(
+        "cls",
+        description="What the head reads. cls: what the model's own class pools (mostly the first token); "
+        "segments: the means over prompt, A and B, each apart, and A minus B.",
+    )
+    head: Literal["default"] = Field("default", description="One linear layer (with cls: the model class's own head).")
     head_dropout: Probability = Field(0.0, description="Dropout before the last linear layer.")
     dropout: Probability = Field(0.0, description="Dropout of hidden states and attention in the encoder.")
     weight_dtype: Literal["fp32", "fp64"] = Field(

@@ -26,17 +26,18 @@ class TokenRows(Protocol):
 
 @dataclass(frozen=True)
 class BatchLayout:
-    """How a model wants its rows: padding id, and whether it reads token types (0: prompt and A, 1: B)."""
+    """How a model wants its rows: padding id, and whether it reads where the segments end."""
 
     pad_id: int
-    has_token_types: bool
+    has_segments: bool
 
 
 @dataclass(frozen=True)
 class Batch:
     """One micro-batch as tensors.
 
-    inputs: input_ids, attention_mask and, where the model reads them, token_type_ids, each (R, T) int64.
+    inputs: input_ids and attention_mask, each (R, T) int64, and, where the model reads it, segment_ends
+    (R, 3) int64: the exclusive ends of prompt, A and B in the row.
     target: (R, 3) class probabilities. weight: (R,), 0 for the row of a spare micro-batch.
     row: (R,) place in the token table, -1 for the row of a spare micro-batch.
     """
@@ -67,8 +68,8 @@ def build_batch(table: TokenRows, micro_batch: MicroBatch, layout: BatchLayout) 
         input_ids[place, : len(ids)] = ids
         attention_mask[place, : len(ids)] = 1
     inputs = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(attention_mask)}
-    if layout.has_token_types:
-        inputs["token_type_ids"] = torch.from_numpy(token_types(table.segment_ends[micro_batch.rows], attention_mask))
+    if layout.has_segments:
+        inputs["segment_ends"] = torch.from_numpy(table.segment_ends[micro_batch.rows].astype(np.int64))
     return Batch(
         inputs,
         target=torch.from_numpy(np.ascontiguousarray(table.targets[micro_batch.rows])),
@@ -81,18 +82,11 @@ def build_spare_batch(table: TokenRows, layout: BatchLayout) -> Batch:
     """One token of the table's first row with weight 0: what a rank runs when it has no rows left."""
     token = torch.tensor([[int(table.input_ids(0)[0])]], dtype=torch.int64)
     inputs = {"input_ids": token, "attention_mask": torch.ones_like(token)}
-    if layout.has_token_types:
-        inputs["token_type_ids"] = torch.zeros_like(token)
+    if layout.has_segments:
+        inputs["segment_ends"] = torch.ones((1, 3), dtype=torch.int64)
     return Batch(
         inputs,
         target=torch.full((1, NUM_CLASSES), 1.0 / NUM_CLASSES, dtype=torch.float64),
         weight=torch.zeros(1, dtype=torch.float64),
         row=torch.full((1,), -1, dtype=torch.int64),
     )
-
-
-def token_types(segment_ends: NDArray[np.int32], attention_mask: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return (R, T): 1 on the tokens of response B (and the separator after it), 0 elsewhere and on padding."""
-    places = np.arange(attention_mask.shape[1])
-    is_b = (places >= segment_ends[:, 1:2]) & (attention_mask == 1)
-    return np.asarray(is_b, dtype=np.int64)

@@ -19,12 +19,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pref_dist.config.schema import DataSection, RunConfig
-from pref_dist.data.cache_build import MANIFEST, SET_ASIDE, TRUNCATION, build_entry, describe_file, digest_json
+from pref_dist.data.cache_build import MANIFEST, SET_ASIDE, TRUNCATION, build_entry, digest_json
 from pref_dist.data.cache_lock import hold_lock
 from pref_dist.data.encode import TokenizerSpec
-from pref_dist.data.shards import digest_file, map_batches, read_triples
+from pref_dist.data.shards import map_batches, read_triples
 from pref_dist.data.workers import count_workers
 from pref_dist.errors import DataError
+from pref_dist.files import describe_file, digest_file
 
 # Raise it with every change of the tokens or the layout: old entries are then never found again.
 SCHEMA_VERSION = 1

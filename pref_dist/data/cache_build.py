@@ -19,12 +19,12 @@ import numpy.typing as npt
 from pref_dist.data.cache_lock import TEMPORARY, remove_leftovers
 from pref_dist.data.encode import RowEncoder, TokenizerSpec
 from pref_dist.data.ingest import open_source
-from pref_dist.data.shards import digest_file, map_batches, read_triples, write_shards
+from pref_dist.data.shards import map_batches, read_triples, write_shards
 from pref_dist.data.truncate import audit_truncation
 from pref_dist.data.validate import RowChecker
 from pref_dist.data.workers import encode_chunks, iterate_chunks
 from pref_dist.errors import DataError
-from pref_dist.run_dir import write_json, write_text
+from pref_dist.files import describe_file, digest_file, sync, write_json, write_text
 
 MANIFEST = "manifest.json"
 SET_ASIDE = "set_aside.jsonl"
@@ -46,9 +46,9 @@ def build_entry(
         write_entry(temporary, source, tokenizer, key_parts, num_workers)
         if digest_file(source) != key_parts["source_sha256"]:
             raise DataError(f"{source} changed while it was read. Start again when nobody writes to it.")
-        fsync_folder(temporary)
+        sync(temporary)
         os.rename(temporary, folder)
-        fsync_folder(folder.parent)
+        sync(folder.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -90,20 +90,7 @@ def read_all(batches: Sequence[Any], name: str) -> npt.NDArray[Any]:
     return np.concatenate([read_triples(batch, name) for batch in batches])
 
 
-def describe_file(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": digest_file(path)}
-
-
 def digest_json(value: Any) -> str:
     """Return the sha256 of a value's JSON, which does not depend on the order of keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power loss, as fsync does for what a file holds."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

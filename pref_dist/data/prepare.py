@@ -13,8 +13,9 @@ from pref_dist.data.cache import TokenTable, default_cache_dir, open_tokens
 from pref_dist.data.encode import TokenizerSpec, load_tokenizer
 from pref_dist.data.folds import Rows, split_hold_out
 from pref_dist.errors import DataError
+from pref_dist.files import write_json, write_text
 from pref_dist.labels import CLASSES, WINNER_COLUMNS
-from pref_dist.run_dir import RunDir, write_json, write_text
+from pref_dist.run_dir import RunDir
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 Uncompressed, so that a mapped file is the table: opening costs nothing but the page faults.
 """
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -108,8 +107,3 @@ def read_triples(batch: Any, name: str) -> npt.NDArray[Any]:
     """Return a column of three numbers a row as a read-only array (rows, 3), without a copy."""
     values: npt.NDArray[Any] = batch.column(name).flatten().to_numpy(zero_copy_only=True)
     return values.reshape(-1, 3)
-
-
-def digest_file(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,8 +14,8 @@ from statistics import fmean as mean
 
 from pref_dist.data.synthetic_rows import SyntheticRow, draw_rows
 from pref_dist.errors import DataError
+from pref_dist.files import write_text
 from pref_dist.labels import ID_COLUMN, SUBMISSION_COLUMNS, TEXT_COLUMNS, WINNER_COLUMNS
-from pref_dist.run_dir import write_text
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,19 @@ The model that draws a row (all draws independent unless said otherwise):
 1. A row has 1, 2 or 3 turns (`TURN_SHARES`). All turns of a row stay in one of ten domains of facts
    (`synthetic_facts`). A turn asks for one attribute of one subject, and in some rows for a format:
    one sentence, or background besides the answer (`FORMAT_SHARES`).
-2. Each response to a turn is of one `Kind` (`KIND_SHARES`): it tells the fact that was asked for,
-   another fact about the subject, the right attribute of another subject, a fact of another domain,
-   it refuses, or it is empty. Then 0, 1 or more sentences that say nothing about any fact follow.
+2. The two responses to a turn are of a pair of `Kind`s (`PAIR_SHARES`); a coin says which of the two
+   sides is A, the same for all turns of a row. A response tells the fact that was asked for, another
+   fact about the subject, the right attribute of another subject, a fact of another domain, it
+   refuses, or it is empty. To a fact, sentences that state none are added (`REMARK_SHARES`), so that
+   a few responses are several hundred tokens long (`LONG_SHARE`).
 3. A response is worth `WORTH[kind]`, less `FORMAT_PENALTY` where the asked format was not kept.
    The worth of a row's response is the mean over its turns.
 4. With d = worth(A) - worth(B), the label is drawn from Rao and Kupper's extension of the
-   Bradley-Terry model to ties (JASA 62, 1967, eq. 2.4), in logistic form with threshold t:
+   Bradley-Terry model to ties (JASA 62, 1967, pp. 194-204), in logistic form with threshold t:
    P(A) = sigmoid(d - t), P(B) = sigmoid(-d - t), P(tie) = 1 - P(A) - P(B).
 
 Kind, format and so d can be read off the text, hence no model of the text can expect a lower log
-loss than the mean entropy of these probabilities. The kinds of both responses have the same shares,
+loss than the mean entropy of these probabilities. Neither side is favoured (the coin),
 and a sentence that is right for one prompt is wrong for another: only a reader that compares a
 response with its prompt can tell who wins.
 """

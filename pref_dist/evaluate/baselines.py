@@ -13,11 +13,16 @@ import numpy.typing as npt
 from pref_dist.data.validate import Row
 from pref_dist.errors import DataError
 from pref_dist.labels import NUM_CLASSES
+from pref_dist.metrics import score_probabilities
 
 Array = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
 
 # Enough for the words that matter on 55k rows of the Arena task, which then take about a minute.
 MAX_WORDS = 30_000
+# Inverse strengths of the L2 penalty to choose from: where words say little, 1.0 is worse than the prior.
+PENALTY_STRENGTHS = (0.03, 0.1, 0.3, 1.0)
+HELD_OUT_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,8 @@ class Baselines:
             for name, (features, classifier) in self.models.items()
         }
 
-    def score(self, rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-        """Return {baseline: {"log_loss": nats a row, "accuracy": share}} on labelled rows.
+    def score(self, rows: Sequence[Row]) -> dict[str, dict[str, float | int]]:
+        """Return {baseline: {log_loss (nats), accuracy, num_rows}} on labelled rows.
 
         Raises DataError if there is no row, or one without a label.
         """
@@ -58,13 +63,13 @@ def fit_baselines(train_rows: Sequence[Row], seed: int) -> Baselines:
     return Baselines(num_train=len(train_rows), models=models)
 
 
-def fit_prior(labels: npt.NDArray[np.int64]) -> Any:
+def fit_prior(labels: Labels) -> Any:
     from sklearn.dummy import DummyClassifier
 
     return DummyClassifier(strategy="prior").fit(np.zeros((len(labels), 1)), labels)
 
 
-def fit_length_tree(lengths: Array, labels: npt.NDArray[np.int64], seed: int) -> Any:
+def fit_length_tree(lengths: Array, labels: Labels, seed: int) -> Any:
     """At most 16 leaves of at least 1 % of the rows: lengths have no finer structure worth fitting."""
     from sklearn.tree import DecisionTreeClassifier
 
@@ -73,12 +78,9 @@ def fit_length_tree(lengths: Array, labels: npt.NDArray[np.int64], seed: int) ->
     return tree.fit(lengths, labels)
 
 
-def fit_tfidf_logistic(
-    rows: Sequence[Row], labels: npt.NDArray[np.int64], seed: int
-) -> tuple[Callable[[Sequence[Row]], Any], Any]:
+def fit_tfidf_logistic(rows: Sequence[Row], labels: Labels, seed: int) -> tuple[Callable[[Sequence[Row]], Any], Any]:
     """TF-IDF of response A minus TF-IDF of response B, then multinomial logistic regression."""
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
 
     vectorizer = TfidfVectorizer(max_features=MAX_WORDS, sublinear_tf=True)
     try:
@@ -89,9 +91,29 @@ def fit_tfidf_logistic(
     def subtract_tfidf(rows: Sequence[Row]) -> Any:
         return vectorizer.transform(texts_of(rows, "response_a")) - vectorizer.transform(texts_of(rows, "response_b"))
 
+    return subtract_tfidf, fit_logistic(subtract_tfidf(rows), labels, seed)
+
+
+def fit_logistic(features: Any, labels: Labels, seed: int) -> Any:
+    """Choose the penalty on held-out training rows, then fit on all of them."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    held_out, kept = np.split(order, [round(HELD_OUT_SHARE * len(labels))])
+    if not len(held_out):
+        return fit_penalised(features, labels, PENALTY_STRENGTHS[0])
+    losses = {}
+    for strength in PENALTY_STRENGTHS:
+        classifier = fit_penalised(features[kept], labels[kept], strength)
+        probabilities = smooth(spread_classes(classifier, features[held_out]), len(kept))
+        losses[strength] = score_probabilities(probabilities, np.eye(NUM_CLASSES)[labels[held_out]])["log_loss"]
+    return fit_penalised(features, labels, min(losses, key=losses.__getitem__))
+
+
+def fit_penalised(features: Any, labels: Labels, strength: float) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
     if len(np.unique(labels)) == 1:  # which LogisticRegression refuses
-        return subtract_tfidf, fit_prior(labels)
-    return subtract_tfidf, LogisticRegression(max_iter=1000, random_state=seed).fit(subtract_tfidf(rows), labels)
+        return fit_prior(labels)
+    return LogisticRegression(C=strength, max_iter=1000).fit(features, labels)
 
 
 def measure_lengths(rows: Sequence[Row]) -> Array:
@@ -130,9 +152,3 @@ def spread_classes(classifier: Any, features: Any) -> Array:
 def smooth(probabilities: Array, num_train: int) -> Array:
     """Mix in one row of each class (Laplace's rule), so that a certain error costs about ln(num_train)."""
     return (num_train * probabilities + 1.0) / (num_train + NUM_CLASSES)
-
-
-def score_probabilities(probabilities: Array, targets: Array) -> dict[str, float]:
-    right = probabilities.argmax(axis=1) == targets.argmax(axis=1)
-    log_loss = -(targets * np.log(probabilities)).sum(axis=1).mean()
-    return {"log_loss": float(log_loss), "accuracy": float(right.mean())}

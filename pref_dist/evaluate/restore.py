@@ -17,8 +17,9 @@ from pref_dist.data.plan import Rows
 from pref_dist.data.prepare import Prepared, prepare
 from pref_dist.errors import CheckpointError, ConfigError, DataError
 from pref_dist.evaluate.infer import InferenceTask, infer_logits
+from pref_dist.files import read_json
 from pref_dist.models.build import build_model
-from pref_dist.run_dir import RunDir, read_json
+from pref_dist.run_dir import RunDir
 from pref_dist.runtime.checkpoint import Checkpoint, folder_of_step, list_steps, open_checkpoint, read_weights
 from pref_dist.runtime.engine import InferenceEngine
 from pref_dist.runtime.parallel import Parallel
@@ -98,7 +99,7 @@ def restore_run(config: RunConfig, run_dir: RunDir, checkpoint: str | None, para
     engine = parallel.build_inference_engine(built.module, config.train.precision, config.parallel.timeout_seconds)
     progress = found.progress
     shares, digests = tuple(progress["class_shares"]), tuple(progress["table_digests"])
-    layout = BatchLayout(tokenizer.pad_id, built.has_token_types)
+    layout = BatchLayout(tokenizer.pad_id, built.has_segments)
     return RestoredRun(config, run_dir, found.step, shares, digests, tokenizer, layout, engine, parallel)
 
 

@@ -16,8 +16,9 @@ from pref_dist.errors import DataError
 from pref_dist.evaluate.baselines import fit_baselines
 from pref_dist.evaluate.logits_file import write_logits
 from pref_dist.evaluate.restore import RestoredRun, read_run_config, restore_run
+from pref_dist.files import write_json
 from pref_dist.metrics import score_logits, score_probabilities
-from pref_dist.run_dir import RunDir, write_json
+from pref_dist.run_dir import RunDir
 from pref_dist.runtime.parallel import start_parallel
 from pref_dist.submission import read_probabilities
 

@@ -11,6 +11,7 @@ from torch import nn
 from pref_dist.config.schema import ModelSection
 from pref_dist.errors import ConfigError, ModelError
 from pref_dist.labels import CLASSES, NUM_CLASSES
+from pref_dist.models.joint import SegmentClassifier
 
 # How the families name their dropouts. What they do with them is checked on the built model.
 _ENCODER_DROPOUTS = (
@@ -28,12 +29,13 @@ class BuiltModel:
 
     head_names: parameters that are not the pre-trained encoder's.
     new_names: parameters that no weight file held, so that they start at random.
+    has_segments: whether forward takes segment_ends.
     """
 
     module: nn.Module
     head_names: tuple[str, ...]
     new_names: tuple[str, ...]
-    has_token_types: bool
+    has_segments: bool
 
 
 def build_model(settings: ModelSection, folder: Path, max_tokens: int, vocab_size: int, seed: int) -> BuiltModel:
@@ -50,18 +52,20 @@ def build_model(settings: ModelSection, folder: Path, max_tokens: int, vocab_siz
     config = read_model_config(settings, folder)
     check_positions(settings, folder, max_tokens)
     check_vocabulary(config, vocab_size)
-    torch.manual_seed(seed)
+    torch.manual_seed(seed)  # for the head of the model's own class
     dtype = DTYPES[settings.weight_dtype]
     if settings.from_scratch:
         module = AutoModelForSequenceClassification.from_config(config, dtype=dtype)
         missing = [name for name, _ in module.named_parameters()]
     else:
         module, missing = load_weights(folder, config, dtype)
+    if settings.pooling == "segments":
+        module = SegmentClassifier(module, settings.head_dropout, seed)
+        missing = sorted({name for name in missing if name in dict(module.named_parameters())} | module.new_names())
     head_names = find_head_names(module)
     check_new_parameters(missing, head_names, settings, folder)
     check_dropouts(module, settings)
-    has_token_types = getattr(config, "type_vocab_size", 0) >= 2
-    return BuiltModel(module, head_names, tuple(missing), has_token_types)
+    return BuiltModel(module, head_names, tuple(missing), has_segments=settings.pooling == "segments")
 
 
 def read_model_config(settings: ModelSection, folder: Path) -> Any:

@@ -1,11 +1,11 @@
 """Where a model's files are: a folder, a package that carries weights, or the hub."""
 
-import hashlib
 import importlib.util
 import os
 from pathlib import Path
 
 from pref_dist.errors import ModelError
+from pref_dist.files import digest_file
 
 PACKAGE_PREFIX = "package:"
 
@@ -56,8 +56,7 @@ def check_known_weights(package: str, folder: Path) -> None:
     file_name, wanted = KNOWN_WEIGHTS.get(package, (None, None))
     if file_name is None:
         return
-    with open(folder / file_name, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = digest_file(folder / file_name)
     if found != wanted:
         raise ModelError(
             f"{folder / file_name} has sha256 {found}, but {wanted} was tested. "

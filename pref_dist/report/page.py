@@ -14,11 +14,12 @@ from markupsafe import Markup
 
 from pref_dist import __version__
 from pref_dist.config.schema import RunConfig
+from pref_dist.files import write_text
 from pref_dist.report.curves import build_loss_chart, build_step_charts, list_evaluations
 from pref_dist.report.figures import NARROW, WIDE, Chart, draw_svg
 from pref_dist.report.run_record import Record, RunRecord, read_run_record
 from pref_dist.report.scores import ScoredModel, judge, list_scores
-from pref_dist.run_dir import RunDir, write_text
+from pref_dist.run_dir import RunDir
 
 LIBRARIES = ("torch", "transformers", "accelerate", "deepspeed", "datasets", "tokenizers", "numpy")
 TRUNCATION_LABELS = {  # key of truncation.json: label, whether it is a share

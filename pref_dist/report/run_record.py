@@ -8,7 +8,8 @@ from typing import Any
 from pref_dist.config.load import build_config, read_config_file
 from pref_dist.config.schema import RunConfig
 from pref_dist.errors import ConfigError
-from pref_dist.run_dir import RunDir, read_json
+from pref_dist.files import read_json
+from pref_dist.run_dir import RunDir
 
 Record = dict[str, Any]
 

@@ -10,7 +10,6 @@ All ranks write into `step_000400.tmp/`; rank 0 adds the manifest, syncs, rename
 `.tmp` is complete, and what lies in it does not depend on the number of ranks that wrote it.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -25,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pref_dist.errors import CheckpointError
-from pref_dist.run_dir import read_json, write_json
+from pref_dist.files import describe_file, read_json, sync, write_json
 from pref_dist.runtime.engine import Engine, ParameterState
 from pref_dist.runtime.parallel import Parallel
 
@@ -156,11 +155,6 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     return {path.name: describe_file(path)}
 
 
-def describe_file(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
 def finish(
     temporary: Path, target: Path, step: int, entries: dict[str, dict[str, Any]], progress: dict[str, Any]
 ) -> None:
@@ -176,15 +170,6 @@ def finish(
         shutil.rmtree(target)
     os.replace(temporary, target)
     sync(target.parent)
-
-
-def sync(path: Path) -> None:
-    """Ask the disk to keep a file, or a folder's list of names."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def list_steps(checkpoints: Path) -> list[int]:

@@ -3,7 +3,8 @@
 import traceback
 
 from pref_dist.errors import PrefDistError
-from pref_dist.run_dir import RunDir, write_json
+from pref_dist.files import write_json
+from pref_dist.run_dir import RunDir
 
 
 def record_failure(run_dir: RunDir, rank: int, step: int, error: BaseException) -> None:

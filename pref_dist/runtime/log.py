@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pref_dist.run_dir import write_text
+from pref_dist.files import write_text
 
 
 class Speaker:

@@ -96,7 +96,7 @@ def assemble(config: RunConfig, parallel: Parallel, speaker: Speaker, options: T
     tokenizer = prepared.tokenizer
     built = build_model(config.model, folder, config.data.max_tokens, tokenizer.vocab_size, config.run.seed)
     engine = build_engine(config, built, parallel)
-    layout = BatchLayout(tokenizer.pad_id, built.has_token_types)
+    layout = BatchLayout(tokenizer.pad_id, built.has_segments)
     validation = build_validation(config, prepared, layout, limit)
     speaker.say(describe_run(config, prepared, plan, built, validation, parallel))
     progress = restore(run_dir, engine, plan, parallel, speaker, options.accept_changes)

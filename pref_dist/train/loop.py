@@ -9,10 +9,10 @@ from pref_dist.data.plan import PlannedStep
 from pref_dist.errors import TrainingError
 from pref_dist.evaluate.infer import infer_logits
 from pref_dist.evaluate.logits_file import write_logits
+from pref_dist.files import write_json
 from pref_dist.losses import cross_entropy, share_of_step
 from pref_dist.metrics import score_logits
 from pref_dist.optim import learning_rate_factor
-from pref_dist.run_dir import write_json
 from pref_dist.runtime.checkpoint import prune, save_checkpoint
 from pref_dist.runtime.engine import StepOutcome
 from pref_dist.runtime.log import Stopwatch

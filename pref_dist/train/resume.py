@@ -10,7 +10,8 @@ from pref_dist.config.schema import RunConfig
 from pref_dist.data.plan import Plan
 from pref_dist.data.prepare import Prepared
 from pref_dist.errors import CheckpointError, ConfigError
-from pref_dist.run_dir import RunDir, write_json, write_text
+from pref_dist.files import write_json, write_text
+from pref_dist.run_dir import RunDir
 from pref_dist.runtime.checkpoint import Checkpoint, find_newest, read_into
 from pref_dist.runtime.engine import Engine, LossScale
 from pref_dist.runtime.log import MetricsLog, Speaker

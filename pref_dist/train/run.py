@@ -12,7 +12,8 @@ from filelock import FileLock, Timeout
 from pref_dist.config.load import with_values
 from pref_dist.config.schema import RunConfig
 from pref_dist.errors import ConfigError
-from pref_dist.run_dir import RunDir, read_json, write_json
+from pref_dist.files import read_json, write_json
+from pref_dist.run_dir import RunDir
 from pref_dist.runtime.failure import record_failure
 from pref_dist.runtime.log import Speaker
 from pref_dist.runtime.parallel import Parallel, start_parallel

@@ -50,6 +50,12 @@ def test_tfidf_learns_that_a_word_wins_and_not_what_follows_from_length() -> Non
     assert scores["length_tree"]["log_loss"] > 0.6
 
 
+def test_where_words_say_nothing_tfidf_stays_near_the_prior() -> None:
+    rows = [as_row(drawn) for drawn in draw_rows("train", 1500, seed=3)]
+    scores = fit_baselines(rows[:1000], seed=1).score(rows[1000:])
+    assert scores["tfidf_logistic"]["log_loss"] < scores["class_prior"]["log_loss"] + 0.03
+
+
 def test_all_turns_of_a_row_are_read() -> None:
     first = Turn("p", "same", "same")
     won = Row(1, "x", (first, Turn("q", "red car", "old car")), A)

@@ -15,6 +15,7 @@ from transformers import (
 from pref_dist.config.schema import ModelSection
 from pref_dist.errors import ConfigError, ModelError
 from pref_dist.models.build import build_model
+from pref_dist.models.joint import SegmentClassifier, mean_of_segments
 
 SMALL = {
     "vocab_size": 100,
@@ -43,35 +44,46 @@ def folder(request, tmp_path_factory):
     return path
 
 
+@pytest.fixture(params=["cls", "segments"])
+def pooling(request):
+    return request.param
+
+
+def call(module):
+    """Run two rows of 9 tokens, whose segments end at 3, 6 and 9."""
+    inputs = {"input_ids": torch.arange(5, 23).reshape(2, 9), "attention_mask": torch.ones(2, 9, dtype=torch.int64)}
+    if isinstance(module, SegmentClassifier):
+        inputs["segment_ends"] = torch.tensor([[3, 6, 9]] * 2)
+    return module(**inputs).logits
+
+
 def build(folder, seed=0, **settings):
     return build_model(ModelSection(name=str(folder), **settings), folder, max_tokens=128, vocab_size=100, seed=seed)
 
 
-def test_a_model_has_three_labelled_outputs_and_no_dropout_unless_asked_for(folder):
-    built = build(folder)
-    inputs = {"input_ids": torch.randint(5, 100, (2, 9)), "attention_mask": torch.ones(2, 9, dtype=torch.int64)}
+def test_a_model_has_three_labelled_outputs_and_no_dropout_unless_asked_for(folder, pooling):
+    built = build(folder, pooling=pooling)
     built.module.train()
-    first, second = built.module(**inputs).logits, built.module(**inputs).logits
+    first, second = call(built.module), call(built.module)
     assert first.shape == (2, 3)
     assert torch.equal(first, second)
     assert built.module.config.id2label == {0: "A", 1: "B", 2: "tie"}
 
 
-def test_asked_for_dropouts_are_really_there(folder):
-    built = build(folder, dropout=0.25, head_dropout=0.5)
+def test_asked_for_dropouts_are_really_there(folder, pooling):
+    built = build(folder, dropout=0.25, head_dropout=0.5, pooling=pooling)
     found = {
         getattr(part, "p", getattr(part, "drop_prob", None))
         for part in built.module.modules()
         if "dropout" in type(part).__name__.lower()
     }
     assert found <= {0.25, 0.5}
-    inputs = {"input_ids": torch.randint(5, 100, (2, 9)), "attention_mask": torch.ones(2, 9, dtype=torch.int64)}
     built.module.train()
-    assert not torch.equal(built.module(**inputs).logits, built.module(**inputs).logits)
+    assert not torch.equal(call(built.module), call(built.module))
 
 
-def test_only_the_head_is_new_and_it_depends_on_the_seed_alone(folder):
-    one, same, other = build(folder, seed=3), build(folder, seed=3), build(folder, seed=4)
+def test_only_the_head_is_new_and_it_depends_on_the_seed_alone(folder, pooling):
+    one, same, other = (build(folder, seed=seed, pooling=pooling) for seed in (3, 3, 4))
     assert set(one.new_names) <= {*one.head_names, *(name for name in one.new_names if "pooler" in name)}
     assert one.head_names
     values = [dict(built.module.named_parameters()) for built in (one, same, other)]
@@ -120,3 +132,31 @@ def test_a_pickle_is_never_loaded(tmp_path):
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(ModelError, match="safetensors"):
         build(tmp_path)
+
+
+def test_every_parameter_takes_part_in_the_loss(folder, pooling):
+    # One that does not would make DDP fail, or ZeRO decay it.
+    module = build(folder, pooling=pooling).module
+    call(module).square().sum().backward()
+    assert [name for name, value in module.named_parameters() if value.grad is None] == []
+
+
+def test_padding_does_not_change_a_rows_logits(folder, pooling):
+    module = build(folder, pooling=pooling, weight_dtype="fp64").module.eval()
+    ids, mask = torch.arange(5, 14).reshape(1, 9), torch.ones(1, 9, dtype=torch.int64)
+    padding = torch.zeros(1, 6, dtype=torch.int64)
+    ends = {"segment_ends": torch.tensor([[3, 6, 9]])} if pooling == "segments" else {}
+    short = module(input_ids=ids, attention_mask=mask, **ends).logits
+    padded = module(input_ids=torch.cat((ids, padding), 1), attention_mask=torch.cat((mask, padding), 1), **ends).logits
+    torch.testing.assert_close(short, padded, rtol=0, atol=1e-12)
+
+
+def test_segment_means_are_means_over_the_segments_own_tokens():
+    hidden = torch.randn(2, 7, 4, dtype=torch.float64)
+    mask = torch.tensor([[1] * 7, [1] * 5 + [0] * 2])
+    means = mean_of_segments(hidden, mask, torch.tensor([[2, 3, 7], [1, 1, 5]]))
+    expected = torch.stack((hidden[0, :2].mean(0), hidden[0, 2], hidden[0, 3:].mean(0)))
+    torch.testing.assert_close(means[0], expected)
+    torch.testing.assert_close(means[1, 0], hidden[1, 0])
+    assert torch.equal(means[1, 1], torch.zeros(4, dtype=torch.float64)), "an empty segment"
+    torch.testing.assert_close(means[1, 2], hidden[1, 1:5].mean(0))
