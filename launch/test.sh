@@ -9,4 +9,5 @@ ruff check .
 ruff format --check .
 mypy
 shellcheck -x launch/*.sh slurm/*.sbatch .ci/run
-python -m pytest "$@"
+# Two tests at a time, each file in one process: a rank spends much of its life importing.
+python -m pytest --numprocesses 2 --dist loadfile "$@"

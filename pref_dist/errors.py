@@ -35,6 +35,10 @@ class CheckpointError(PrefDistError):
     exit_code = 5
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint is not whole, or not what was written; the one before may be."""
+
+
 class PlanError(PrefDistError):
     """The rows do not fit the batch settings."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,14 @@ class PredictResult:
     """num_rows: rows in the submission; num_prior: those of them that were set aside and got the class shares.
 
     num_left_out: rows of the file that no submission can hold (no id, or an id that stands there twice).
+    set_aside: {file, row, id, kind, detail} of both.
     """
 
     out: Path
     num_rows: int
     num_prior: int
     num_left_out: int
+    set_aside: list[dict[str, Any]]
     is_main: bool
 
 
@@ -43,12 +46,13 @@ def predict(
     parallel = start_parallel(config.parallel, config.run.deterministic)
     run = restore_run(config, run_dir, checkpoint, parallel)
     table = run.open_rows(data)
+    parallel.check_agreement({"the rows": table.digest})
     logits = run.infer(table, np.arange(len(table), dtype=np.int64))
     parallel.stop()
     ids, chances, num_prior, num_left_out = complete(run, table, probabilities(logits.astype(np.float64)))
     if parallel.is_main:
         write_submission(out, ids, chances)
-    return PredictResult(out, len(ids), num_prior, num_left_out, parallel.is_main)
+    return PredictResult(out, len(ids), num_prior, num_left_out, table.set_aside, parallel.is_main)
 
 
 def complete(

@@ -50,4 +50,7 @@ def read_probabilities(path: Path) -> pd.DataFrame:
     missing = [name for name in SUBMISSION_COLUMNS if name not in table.columns]
     if missing:
         raise DataError(f"{path} lacks the columns {missing}; a submission has {list(SUBMISSION_COLUMNS)}.")
+    repeated = table[ID_COLUMN].duplicated()
+    if repeated.any():
+        raise DataError(f"{path} holds {repeated.sum()} ids twice (first: {table[ID_COLUMN][repeated].iloc[0]}).")
     return table.set_index(ID_COLUMN)[list(WINNER_COLUMNS)].astype("float64")

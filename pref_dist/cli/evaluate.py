@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pref_dist.cli.options import as_json, checkpoint, overrides, run_folder
+from pref_dist.cli.options import as_json, checkpoint, overrides, run_folder, show_set_aside
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -45,6 +45,7 @@ def evaluate(
     click.echo(f"{'':<24} {'log loss':>9} {'accuracy':>9}   ({result.metrics['num_rows']:,} rows)")
     for name, scores in list_scores(result.metrics):
         click.echo(f"{name:<24} {scores['log_loss']:>9.4f} {scores['accuracy']:>9.3f}")
+    show_set_aside(result.set_aside)
     click.echo(f"written: {result.folder / 'metrics.json'}")
 
 

@@ -1,6 +1,7 @@
 """Options that several verbs share."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,3 +14,14 @@ checkpoint = click.option(
     "--checkpoint", default=None, metavar="best|last|STEP", help="Which weights; needed for an unfinished run."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+
+NUM_ROWS_NAMED = 5
+
+
+def show_set_aside(records: list[dict[str, Any]]) -> None:
+    """Warn of the rows of a file that the model could not read, and name the first ones."""
+    if not records:
+        return
+    click.echo(f"WARNING: {len(records):,} rows failed a check and were set aside:")
+    for record in records[:NUM_ROWS_NAMED]:
+        click.echo(f"  {record['file']}, row {record['row']}, id {record['id']}: {record['kind']} ({record['detail']})")

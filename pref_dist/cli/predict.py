@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pref_dist.cli.options import as_json, checkpoint, overrides, run_folder
+from pref_dist.cli.options import as_json, checkpoint, overrides, run_folder, show_set_aside
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -39,6 +39,7 @@ def predict(
         click.echo(
             f"WARNING: {result.num_prior:,} of them failed a check and got the class shares of the training rows"
         )
+    show_set_aside(result.set_aside)
     if result.num_left_out:
         click.echo(f"WARNING: {result.num_left_out:,} rows of {data} have no id of their own and were left out")
     click.echo(f"written: {result.out}")

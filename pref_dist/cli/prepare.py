@@ -42,6 +42,8 @@ def prepare(run_yaml: Path, overrides: tuple[str, ...], as_json: bool) -> None:
         click.echo(
             f"{name:<10} {side.num_rows:,} rows, {side.num_prompts:,} prompts, {side.num_tokens:,} tokens; {shares}"
         )
+    if prepared.num_shared_prompts:
+        click.echo(f"WARNING    {prepared.num_shared_prompts:,} prompts stand in data.train and in data.valid")
     for table in prepared.tables:
         say_table(table)
     click.echo(f"written    {run_dir.truncation}, {run_dir.rows_set_aside}")

@@ -48,7 +48,9 @@ def train(
     from pref_dist.train.run import train as train_run
 
     config = load_config(run_yaml, overrides)
-    options = TrainOptions(fresh, accept_changes, limit, debug, overfit_one_step, show_step)
+    options = TrainOptions(
+        fresh, accept_changes, limit, debug, overfit_one_step, as_json, show_nothing if as_json else show_step
+    )
     result = train_run(config, options)
     if result.is_main:
         show_result(result, as_json)
@@ -67,6 +69,10 @@ def show_result(result: "TrainResult", as_json: bool) -> None:
             f"at step {result.metrics['step']}"
         )
     click.echo(f"run folder: {result.run_dir}")
+
+
+def show_nothing(record: dict[str, Any]) -> None:
+    """Standard output is for the result alone."""
 
 
 def show_step(record: dict[str, Any]) -> None:

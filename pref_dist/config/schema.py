@@ -59,7 +59,7 @@ class DataSection(Section):
         None, description="Folder of the token caches; null: $PREF_DIST_CACHE_DIR, else ~/.cache/pref_dist."
     )
     num_workers: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Tokenising processes; 0: none but the caller, null: as many as the CPU cores."
+        None, description="Tokenising processes; 0: none but the caller, null: one a core for files over 8 MiB."
     )
     bad_rows: Literal["keep", "set_aside", "fail"] = Field(
         "set_aside",

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from pref_dist.data.mixing import mix64
 from pref_dist.errors import DataError
 
 Rows = npt.NDArray[np.int64]
@@ -50,14 +51,5 @@ def split_hold_out(groups: npt.NDArray[np.uint64], seed: int, valid_fraction: fl
 
 def draw_uniform(groups: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.float64]:
     """Return a number in [0, 1) for each group, the same in every process and on every machine."""
-    with np.errstate(over="ignore"):
-        key = mix_bits(np.array([seed], dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15))
-        mixed = mix_bits(groups ^ key)
+    mixed = mix64(groups ^ mix64(np.uint64(seed)))
     return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def mix_bits(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

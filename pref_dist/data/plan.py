@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from pref_dist.data.mixing import mix64
 from pref_dist.errors import PlanError
 
 Rows = NDArray[np.int64]
@@ -126,7 +127,7 @@ class Plan:
 
 
 def check_budget(rows: Rows, lengths: Lengths, token_budget: int, setting: str) -> None:
-    """Raise PlanError if there is no row, or a single row does not fit the budget."""
+    """Raise PlanError if there is no row, or a single one does not fit. `rows` (n,) name them, as in their file."""
     if len(rows) == 0:
         raise PlanError("There is no row to plan: every row was set aside or held out. Check data.train.")
     too_long = np.flatnonzero(lengths > token_budget)
@@ -146,15 +147,6 @@ def plan_order(num_rows: int, seed: int, epoch: int) -> Rows:
     """
     keys = mix64(np.arange(num_rows, dtype=np.uint64) ^ mix64(np.uint64(seed) ^ mix64(np.uint64(epoch))))
     return np.argsort(keys, kind="stable").astype(np.int64)
-
-
-def mix64(value: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
-    """SplitMix64's output function: a bijection of 64-bit words that looks random."""
-    with np.errstate(over="ignore"):
-        word = np.asarray(value, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-        word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return word ^ (word >> np.uint64(31))
 
 
 def cut_step(lengths: Lengths, token_budget: int, multiple: int) -> Rows:

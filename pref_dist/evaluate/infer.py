@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pref_dist.data.batches import BatchLayout, TokenRows, build_batch
-from pref_dist.data.plan import Lengths, Rows, plan_evaluation, share_out
+from pref_dist.data.plan import Lengths, Rows, check_budget, plan_evaluation, share_out
+from pref_dist.errors import TrainingError
 from pref_dist.runtime.parallel import Parallel
 
 
@@ -23,6 +24,10 @@ class InferenceTask:
     layout: BatchLayout
     token_budget: int
 
+    def __post_init__(self) -> None:
+        """Raise PlanError before any work if a row does not fit."""
+        check_budget(self.table.row_numbers[self.rows], self.lengths, self.token_budget, "evaluate.token_budget")
+
 
 def infer_logits(
     task: InferenceTask, forward: Callable[[Mapping[str, Tensor]], Tensor], parallel: Parallel
@@ -30,6 +35,7 @@ def infer_logits(
     """Return the logits (n, 3) in the order of `task.rows`, on every rank; collective.
 
     The cut into batches does not depend on the number of ranks, and every rank runs equally many.
+    Raises TrainingError if a logit is not finite.
     """
     batches = plan_evaluation(task.rows, task.lengths, task.token_budget)
     rows, logits = [], []
@@ -40,7 +46,9 @@ def infer_logits(
         if len(micro_batch.rows):
             rows.append(micro_batch.rows)
             logits.append(result.cpu().numpy())
-    return join_parts(parallel.gather((rows, logits)), task.rows)
+    joined = join_parts(parallel.gather((rows, logits)), task.rows)
+    check_finite(joined, task.table.row_numbers[task.rows])
+    return joined
 
 
 def join_parts(
@@ -59,3 +67,13 @@ def join_parts(
     result = np.empty_like(logits)
     result[order] = logits[place]
     return result
+
+
+def check_finite(logits: NDArray[np.float32 | np.float64], row_numbers: NDArray[np.int64]) -> None:
+    """Raise TrainingError, alike on every rank, if the model gave a row no number."""
+    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(bad):
+        raise TrainingError(
+            f"The model's logits of {len(bad):,} of {len(logits):,} rows are not finite (first: row "
+            f"{row_numbers[bad[0]]} of its file). Lower train.learning_rate, or use another train.precision."
+        )

@@ -23,9 +23,10 @@ from pref_dist.run_dir import RunDir
 from pref_dist.runtime.checkpoint import Checkpoint, folder_of_step, list_steps, open_checkpoint, read_weights
 from pref_dist.runtime.engine import InferenceEngine
 from pref_dist.runtime.parallel import Parallel
+from pref_dist.runtime.precision import resolve_precision
 
 # What may be set anew for a trained run; everything else belongs to its weights.
-SETTABLE = ("parallel.", "evaluate.", "data.cache_dir", "data.num_workers", "data.bad_rows", "train.precision")
+SETTABLE = ("parallel.", "evaluate.", "data.cache_dir", "data.num_workers", "train.precision")
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,14 @@ def restore_run(config: RunConfig, run_dir: RunDir, checkpoint: str | None, para
         architecture, run_dir.model_files, config.data.max_tokens, tokenizer.vocab_size, config.run.seed
     )
     read_weights(found, built.module)
-    assert config.train.precision != "auto", "a saved config is settled"
-    engine = parallel.build_inference_engine(built.module, config.train.precision, config.parallel.timeout_seconds)
+    precision = resolve_precision(config.train.precision, parallel.device)
+    engine = parallel.build_inference_engine(built.module, precision, config.parallel.timeout_seconds)
     progress = found.progress
-    shares, digests = tuple(progress["class_shares"]), tuple(progress["table_digests"])
+    shares, digests = tuple(progress["class_shares"]), tuple(progress["identity"]["tables"])
+    if tokenizer.digest != progress["identity"]["tokenizer"]:
+        raise CheckpointError(
+            f"The tokenizer in {run_dir.model_files} is not the one that {found.folder} was trained with."
+        )
     layout = BatchLayout(tokenizer.pad_id, built.has_segments)
     return RestoredRun(config, run_dir, found.step, shares, digests, tokenizer, layout, engine, parallel)
 

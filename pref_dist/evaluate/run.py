@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pref_dist.data.cache import TokenTable
 from pref_dist.data.plan import Rows
+from pref_dist.data.prepare import write_json_lines
 from pref_dist.data.validate import Row, read_checked_rows
 from pref_dist.errors import DataError
 from pref_dist.evaluate.baselines import fit_baselines
@@ -39,10 +40,14 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """metrics: what was written to metrics.json. is_main: whether this rank is the one to print it."""
+    """metrics: what was written to metrics.json. set_aside: the file's rows that could not be scored.
+
+    is_main: whether this rank is the one to print it.
+    """
 
     metrics: dict[str, Any]
     folder: Path
+    set_aside: list[dict[str, Any]]
     is_main: bool
 
 
@@ -52,23 +57,50 @@ def evaluate(run_folder: Path, options: EvaluateOptions, overrides: Sequence[str
     Raises DataError if the file has no labels, or a reference does not hold every row.
     """
     run_dir = RunDir(run_folder)
+    check_names(options.references)
     config = read_run_config(run_dir, overrides)
     parallel = start_parallel(config.parallel, config.run.deterministic)
     run = restore_run(config, run_dir, options.checkpoint, parallel)
     table, rows = choose_rows(run, options.data)
+    parallel.check_agreement({"the rows": table.digest})
+    # What will be scored beside the model is opened before the long work, so that it fails at once.
+    train_texts, texts = open_texts(run, table, rows, options) if parallel.is_main else ([], [])
     logits = run.infer(table, rows)
     parallel.stop()
     # From here on rank 0 works alone; the others are done.
-    metrics: dict[str, Any] = {**score_logits(logits.astype(np.float64), table.targets[rows]), "step": run.step}
-    folder = run_folder if options.data is None else run_dir.evaluations / stem_of(options.data)
+    folder = choose_folder(run_dir, options)
+    metrics: dict[str, Any] = {
+        **score_logits(logits.astype(np.float64), table.targets[rows]),
+        "step": run.step,
+        "num_set_aside": len(table.set_aside),
+    }
     if parallel.is_main:
-        metrics |= score_beside(run, table, rows, options)
+        metrics |= score_references(options.references, table, rows)
+        if options.baselines:
+            metrics["baselines"] = fit_baselines(train_texts, config.run.seed).score(texts)
         write_evaluation(run, folder, metrics, (table, rows, logits))
-    return EvaluateResult(metrics, folder, parallel.is_main)
+    return EvaluateResult(metrics, folder, table.set_aside, parallel.is_main)
 
 
 def stem_of(path: Path) -> str:
     return path.name.split(".")[0] or "data"
+
+
+def check_names(references: Sequence[Path]) -> None:
+    """Raise DataError if two references would stand under one name."""
+    names = [stem_of(path) for path in references]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"Several --reference files are called {twice[0]}; they are shown by name. Rename one.")
+
+
+def choose_folder(run_dir: RunDir, options: EvaluateOptions) -> Path:
+    """Return where the result goes: the run folder itself for its own rows and best step, else evaluations/NAME."""
+    if options.data is not None:
+        return run_dir.evaluations / stem_of(options.data)
+    if options.checkpoint in (None, "best"):
+        return run_dir.root
+    return run_dir.evaluations / f"valid_{options.checkpoint}"
 
 
 def choose_rows(run: RestoredRun, data: Path | None) -> tuple[TokenTable, Rows]:
@@ -81,17 +113,10 @@ def choose_rows(run: RestoredRun, data: Path | None) -> tuple[TokenTable, Rows]:
     return table, np.arange(len(table), dtype=np.int64)
 
 
-def score_beside(run: RestoredRun, table: TokenTable, rows: Rows, options: EvaluateOptions) -> dict[str, Any]:
-    """Return the scores of references and baselines on the same rows."""
-    ids = table.ids.take(rows).to_pylist()
-    target = table.targets[rows]
-    scores: dict[str, Any] = {}
-    if options.references:
-        scores["references"] = {stem_of(path): score_reference(path, ids, target) for path in options.references}
-    if options.baselines:
-        train, scored = texts_for_baselines(run, table, rows, options.data)
-        scores["baselines"] = fit_baselines(train, run.config.run.seed).score(scored)
-    return scores
+def score_references(references: Sequence[Path], table: TokenTable, rows: Rows) -> dict[str, Any]:
+    ids, target = table.ids.take(rows).to_pylist(), table.targets[rows]
+    scores = {stem_of(path): score_reference(path, ids, target) for path in references}
+    return {"references": scores} if scores else {}
 
 
 def score_reference(path: Path, ids: list[str], target: NDArray[np.float64]) -> dict[str, float | int]:
@@ -102,14 +127,21 @@ def score_reference(path: Path, ids: list[str], target: NDArray[np.float64]) -> 
     return score_probabilities(known.loc[ids].to_numpy(dtype=np.float64), target)
 
 
-def texts_for_baselines(
-    run: RestoredRun, table: TokenTable, rows: Rows, data: Path | None
+def open_texts(
+    run: RestoredRun, table: TokenTable, rows: Rows, options: EvaluateOptions
 ) -> tuple[list[Row], list[Row]]:
-    """Return the run's training rows and the rows to score, as texts."""
-    prepared = run.prepare()
+    """Return the run's training rows and the rows to score, as texts; nothing without baselines."""
+    if not options.baselines:
+        return [], []
     settings = run.config.data
-    train = pick(Path(settings.train), settings.bad_rows, prepared.train_table, prepared.train_rows)
-    source = data or Path(settings.valid or settings.train)
+    try:
+        prepared = run.prepare()
+        train = pick(Path(settings.train), settings.bad_rows, prepared.train_table, prepared.train_rows)
+    except DataError as error:
+        raise DataError(
+            f"{error}\nThe baselines are fitted on the training rows; --no-baselines goes without."
+        ) from error
+    source = options.data or Path(settings.valid or settings.train)
     return train, pick(source, settings.bad_rows, table, rows)
 
 
@@ -129,5 +161,7 @@ def write_evaluation(
     name = run.run_dir.valid_logits.name if folder == run.run_dir.root else "logits.parquet"
     write_logits(folder / name, table.ids.take(rows), logits, table.targets[rows])
     write_json(folder / "metrics.json", metrics)
+    if table.set_aside and folder != run.run_dir.root:
+        write_json_lines(folder / run.run_dir.rows_set_aside.name, table.set_aside)
     if folder != run.run_dir.root:
         shutil.copyfile(folder / "metrics.json", run.run_dir.metrics)

@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pref_dist.errors import CheckpointError
+from pref_dist.errors import CheckpointError, DamagedCheckpointError
 from pref_dist.files import describe_file, read_json, sync, write_json
 from pref_dist.runtime.engine import Engine, ParameterState
 from pref_dist.runtime.parallel import Parallel
+from pref_dist.runtime.shard_reader import ShardReader
 
 FORMAT_VERSION = 1
 SHARD_BYTES = 1 << 30  # of parameter values; the moments of a shard take twice as much
@@ -181,31 +182,64 @@ def list_steps(checkpoints: Path) -> list[int]:
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
-    """Check every file's size and digest against the manifest. Raises CheckpointError naming what is wrong."""
+    """Check every file's size and digest against the manifest.
+
+    Raises DamagedCheckpointError naming what is wrong, CheckpointError for a missing folder or another format.
+    """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} does not exist. Steps that are there: {list_steps(folder.parent)}.")
-    manifest = read_json(folder / "manifest.json")
-    if manifest.get("format_version") != FORMAT_VERSION:
+    if not (folder / "manifest.json").is_file():
+        raise DamagedCheckpointError(f"{folder} has no manifest.json.")
+    try:
+        manifest = read_json(folder / "manifest.json")
+        version, files = manifest["format_version"], manifest["files"]
+    except (CheckpointError, KeyError, TypeError) as error:
+        raise DamagedCheckpointError(f"{folder / 'manifest.json'} is damaged: {error}") from error
+    if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{folder} has format {manifest.get('format_version')}; this version reads {FORMAT_VERSION}."
+            f"{folder} has format {version}; this version of pref_dist reads {FORMAT_VERSION}. "
+            "Go on with the version that wrote it, or start anew with --fresh."
         )
-    for name, entry in manifest["files"].items():
+    for name, entry in files.items():
         path = folder / name
         if not path.is_file():
-            raise CheckpointError(f"{path} is missing.")
+            raise DamagedCheckpointError(f"{path} is missing.")
         if describe_file(path) != entry:
-            raise CheckpointError(f"{path} is damaged: its size or sha256 differs from the manifest's.")
+            raise DamagedCheckpointError(f"{path} is damaged: its size or sha256 differs from the manifest's.")
     return Checkpoint(folder, manifest)
 
 
 def find_newest(checkpoints: Path, say: Callable[[str], None]) -> Checkpoint | None:
-    """Return the newest undamaged checkpoint; every damaged one that is passed over is said loudly."""
-    for step in reversed(list_steps(checkpoints)):
+    """Return the newest undamaged checkpoint, or None if there is none at all.
+
+    Every damaged one that is passed over is said loudly. Raises CheckpointError if all of them are
+    damaged: starting at step 0 would delete what may still be mended.
+    """
+    steps = list_steps(checkpoints)
+    for step in reversed(steps):
         try:
             return open_checkpoint(folder_of_step(checkpoints, step))
-        except CheckpointError as error:
-            say(f"WARNING: checkpoint of step {step} is unusable, trying the one before. {error}")
+        except DamagedCheckpointError as error:
+            say(f"WARNING: the checkpoint of step {step} is unusable, trying the one before. {error}")
+    if steps:
+        raise CheckpointError(
+            f"All checkpoints in {checkpoints} are damaged (steps {steps}). Mend one, or start anew with --fresh."
+        )
     return None
+
+
+def drop_newer(checkpoints: Path, step: int) -> None:
+    """Take damaged checkpoints after `step` out of the way, so that they never count as the newest again."""
+    for newer in list_steps(checkpoints):
+        if newer > step:
+            mark_for_removal(folder_of_step(checkpoints, newer))
+
+
+def mark_for_removal(folder: Path) -> None:
+    """Rename a checkpoint, so that a crash during its removal leaves no folder that looks like one."""
+    target = folder.with_name(f"{folder.name}.old.tmp")
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(folder, target)
 
 
 def read_into(checkpoint: Checkpoint, engine: Engine) -> None:
@@ -213,70 +247,21 @@ def read_into(checkpoint: Checkpoint, engine: Engine) -> None:
 
     Raises CheckpointError if the checkpoint lacks a parameter of the model.
     """
-    with ShardReader(checkpoint, with_moments=True) as reader:
+    with ShardReader(checkpoint.folder, checkpoint.manifest, with_moments=True) as reader:
         engine.write_state(reader.read)
 
 
 def read_weights(checkpoint: Checkpoint, module: torch.nn.Module) -> None:
     """Copy the values alone into a plain model (evaluation, prediction)."""
-    with ShardReader(checkpoint, with_moments=False) as reader, torch.no_grad():
+    with ShardReader(checkpoint.folder, checkpoint.manifest, with_moments=False) as reader, torch.no_grad():
         for name, parameter in module.named_parameters():
             parameter.copy_(reader.read_value(name, tuple(parameter.shape)))
 
 
-class ShardReader:
-    """Random access to the parameters of a checkpoint; the files stay memory-mapped while it is open."""
-
-    def __init__(self, checkpoint: Checkpoint, with_moments: bool) -> None:
-        self._folder = checkpoint.folder
-        self._places: dict[str, Any] = {}
-        self._steps: dict[str, int] = {}
-        self._files: list[Any] = []
-        for name in sorted(checkpoint.manifest["files"]):
-            if name.startswith("model-") or (with_moments and name.startswith("optimizer-")):
-                self._open(name)
-
-    def _open(self, name: str) -> None:
-        file: Any = safe_open(self._folder / name, framework="pt")
-        self._files.append(file)
-        self._places |= dict.fromkeys(file.keys(), file)
-        self._steps |= json.loads((file.metadata() or {}).get("steps", "{}"))
-
-    def __enter__(self) -> "ShardReader":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._places.clear()
-        self._files.clear()
-
-    def _tensor(self, key: str) -> Tensor:
-        if key not in self._places:
-            raise CheckpointError(f"{self._folder} holds no '{key}': it belongs to another model than model.name.")
-        tensor: Tensor = self._places[key].get_tensor(key)
-        return tensor
-
-    def read_value(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        value = self._tensor(name)
-        if tuple(value.shape) != shape:
-            raise CheckpointError(f"{self._folder}: '{name}' has shape {tuple(value.shape)}, the model's has {shape}.")
-        return value
-
-    def read(self, name: str) -> ParameterState:
-        return ParameterState(
-            value=self._tensor(name),
-            exp_avg=self._tensor(f"exp_avg/{name}"),
-            exp_avg_sq=self._tensor(f"exp_avg_sq/{name}"),
-            step=self._steps[name],
-        )
-
-
 def prune(checkpoints: Path, keep_last: int, best_step: int | None) -> None:
     """Delete all but the newest `keep_last` checkpoints and the best one, and whatever a crash left half-written."""
-    steps = list_steps(checkpoints)
-    for step in steps[:-keep_last]:
+    for step in list_steps(checkpoints)[:-keep_last]:
         if step != best_step:
-            # Renamed first, so that a crash in between leaves no folder that looks like a checkpoint.
-            folder = folder_of_step(checkpoints, step)
-            os.replace(folder, folder.with_name(f"{folder.name}.old.tmp"))
+            mark_for_removal(folder_of_step(checkpoints, step))
     for leftover in checkpoints.glob("step_*.tmp"):
         shutil.rmtree(leftover)

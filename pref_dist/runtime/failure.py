@@ -7,12 +7,16 @@ from pref_dist.files import write_json
 from pref_dist.run_dir import RunDir
 
 
-def record_failure(run_dir: RunDir, rank: int, step: int, error: BaseException) -> None:
-    """Write failures/rank_N.json {exit_code, step, error} and mark the run as failed."""
+def record_failure(run_dir: RunDir, rank: int, step: int, error: BaseException, was_running: bool) -> None:
+    """Write failures/rank_N.json {exit_code, step, error}; mark a run that was under way as failed.
+
+    The first rank to fail names the reason in state.json: the others may only have missed that one.
+    """
     exit_code = error.exit_code if isinstance(error, PrefDistError) else 1
     text = str(error) if isinstance(error, PrefDistError) else traceback.format_exc()
     write_json(
         run_dir.failures / f"rank_{rank}.json",
         {"exit_code": exit_code, "step": step, "error": f"{type(error).__name__}: {text}"},
     )
-    run_dir.write_state("failed", step, reason=f"rank {rank}: {type(error).__name__}: {str(error)[:500]}")
+    if was_running and run_dir.read_state().get("state") != "failed":
+        run_dir.write_state("failed", step, reason=f"rank {rank}: {type(error).__name__}: {str(error)[:500]}")

@@ -1,24 +1,23 @@
 """What a run says: lines for people from rank 0, and metrics.jsonl for programs."""
 
 import json
-import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pref_dist.files import write_text
 
 
 class Speaker:
-    """Writes plain lines to standard output, from rank 0 only."""
+    """Writes plain lines for people, from rank 0 only."""
 
-    def __init__(self, is_main: bool) -> None:
-        self._is_main = is_main
+    def __init__(self, is_main: bool, stream: TextIO) -> None:
+        self._is_main, self._stream = is_main, stream
 
     def say(self, text: str) -> None:
         if self._is_main:
-            sys.stdout.write(f"{text}\n")
-            sys.stdout.flush()
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
 
 
 class MetricsLog:

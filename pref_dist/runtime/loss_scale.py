@@ -16,14 +16,17 @@ class DynamicLossScale:
 
     dynamic = True
 
-    def __init__(self, scale: float, growth_interval: int) -> None:
+    def __init__(self, scale: float, growth_interval: int, world_size: int) -> None:
         self.cur_scale, self._clean_steps, self._growth_interval = float(scale), 0, growth_interval
+        self._world_size = world_size
 
     @property
     def loss_scale(self) -> float:
-        return self.cur_scale
+        """What DeepSpeed divides the gradients by. It averaged them over the ranks; what is wanted is their sum."""
+        return self.cur_scale / self._world_size
 
     def scale_loss(self, loss: Tensor) -> Tensor:
+        """Scale alike on any number of ranks, so that fp16 overflows in the same steps."""
         return loss * self.cur_scale
 
     def update_scale(self, overflow: bool) -> None:

@@ -54,8 +54,16 @@ class Parallel:
         torch.distributed.broadcast_object_list(values, src=0, device=self.device)
         return values[0]
 
-    def barrier(self) -> None:
-        self.gather(None)
+    def check_agreement(self, values: dict[str, str]) -> None:
+        """Raise ParallelError on every rank unless all ranks hold the same values; names the key and a rank."""
+        everyone = self.gather(values)
+        for rank, found in enumerate(everyone):
+            for key, value in everyone[0].items():
+                if found[key] != value:
+                    raise ParallelError(
+                        f"Rank {rank} does not agree with rank 0 on {key}: {found[key]} there, {value} on rank 0. "
+                        "All machines need the same run config, data, model files and kind of device."
+                    )
 
     def build_engine(
         self, module: nn.Module, groups: list[dict[str, Any]], settings: EngineSettings, timeout_seconds: int

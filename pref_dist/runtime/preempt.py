@@ -18,6 +18,7 @@ class StopRequest:
     def __init__(self, stop_files: tuple[Path, ...]) -> None:
         self._stop_files = stop_files
         self._reason = ""
+        self._interrupted = False
         self._former: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -31,8 +32,10 @@ class StopRequest:
 
     def _remember(self, number: int, _: FrameType | None) -> None:
         # Ctrl-C once saves and leaves; twice leaves at once.
-        if number == signal.SIGINT and self._reason:
-            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
         self._reason = f"signal {signal.Signals(number).name}"
 
     def reason(self) -> str:

@@ -44,7 +44,9 @@ class ZeroEngine:
         self._engine, self._settings, self._world_size = engine, settings, world_size
         self._loss_scale: DynamicLossScale | None = None
         if settings.precision == "fp16":
-            self._loss_scale = DynamicLossScale(settings.initial_loss_scale, settings.loss_scale_growth_interval)
+            self._loss_scale = DynamicLossScale(
+                settings.initial_loss_scale, settings.loss_scale_growth_interval, world_size
+            )
             engine.optimizer.loss_scaler = self._loss_scale
 
     def forward(self, inputs: Mapping[str, Tensor], is_last: bool = True) -> Tensor:
@@ -52,9 +54,10 @@ class ZeroEngine:
         return logits.float()
 
     def backward(self, loss: Tensor, is_last: bool) -> None:
-        # The plan, not a fixed count, says where a step ends. Ranks are averaged over: the step's loss is their sum.
+        # The plan, not a fixed count, says where a step ends. Ranks are averaged over: the step's loss is their
+        # sum. With fp16 the loss scale sees to that, because a larger loss would overflow sooner.
         self._engine.set_gradient_accumulation_boundary(is_last)
-        self._engine.backward(loss * self._world_size)
+        self._engine.backward(loss if self._loss_scale is not None else loss * self._world_size)
 
     def step(self, learning_rate_factor: float) -> StepOutcome:
         for group in self._engine.optimizer.param_groups:

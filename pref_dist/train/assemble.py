@@ -1,8 +1,7 @@
 """Puts a run together: rows, plan, model, engine, and the place where it goes on."""
 
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,24 @@ from typing import Any
 from pref_dist.config.schema import RunConfig
 from pref_dist.data.batches import BatchLayout
 from pref_dist.data.cache import TokenTable
-from pref_dist.data.plan import Plan, Rows
-from pref_dist.data.prepare import Prepared, prepare, write_audit
+from pref_dist.data.plan import Plan, Rows, check_budget
+from pref_dist.data.prepare import Prepared, prepare
 from pref_dist.evaluate.infer import InferenceTask
-from pref_dist.models.build import BuiltModel, build_model, check_positions, count_parameters
+from pref_dist.models.build import (
+    BuiltModel,
+    build_model,
+    check_positions,
+    count_parameters,
+    describe_parameters,
+)
 from pref_dist.models.source import find_model_folder
 from pref_dist.optim import OptimizerSettings, build_parameter_groups
 from pref_dist.run_dir import RunDir
+from pref_dist.runtime.checkpoint import Checkpoint
 from pref_dist.runtime.engine import Engine, EngineSettings
 from pref_dist.runtime.log import MetricsLog, Speaker
 from pref_dist.runtime.parallel import Parallel
-from pref_dist.train.resume import Progress, restore, write_config
+from pref_dist.train.resume import Identity, Progress, identify, restore
 
 DEBUG_ROWS = 64
 
@@ -31,6 +37,7 @@ class TrainOptions:
 
     fresh: delete what an earlier run left. accept_changes: go on although settings or rows changed.
     limit: only the first so many rows of each side. debug: see train/debug.py.
+    lines_to_stderr: what people read goes there, so that standard output holds the result alone.
     """
 
     fresh: bool = False
@@ -38,7 +45,13 @@ class TrainOptions:
     limit: int | None = None
     debug: bool = False
     overfit_one_step: bool = False
+    lines_to_stderr: bool = False
     show_step: Callable[[dict[str, Any]], None] = lambda record: None
+
+    @property
+    def is_anew(self) -> bool:
+        """Whether what an earlier start left is to be deleted; self-checks have a folder of their own."""
+        return self.fresh or self.debug or self.overfit_one_step
 
     @property
     def num_rows(self) -> int | None:
@@ -54,14 +67,21 @@ class Assembled:
     parallel: Parallel
     speaker: Speaker
     options: TrainOptions
-    prepared: Prepared
-    plan: Plan
+    rows: "PlannedRows"
     built: BuiltModel
     engine: Engine
     layout: BatchLayout
     validation: InferenceTask
     metrics_log: MetricsLog
     progress: Progress
+
+    @property
+    def prepared(self) -> Prepared:
+        return self.rows.prepared
+
+    @property
+    def plan(self) -> Plan:
+        return self.rows.plan
 
     @cached_property
     def class_shares(self) -> list[float]:
@@ -77,31 +97,50 @@ class Assembled:
         return self.prepared.valid_table
 
 
-def assemble(config: RunConfig, parallel: Parallel, speaker: Speaker, options: TrainOptions) -> Assembled:
-    """Build a run from its settled config and restore its newest checkpoint; collective.
+@dataclass(frozen=True)
+class PlannedRows:
+    """What a run will train on, before there is a model: its files as tokens and the order of its rows."""
 
-    Raises PrefDistError of the kind that fits.
+    folder: Path
+    prepared: Prepared
+    plan: Plan
+    identity: Identity
+
+
+def plan_rows(config: RunConfig, parallel: Parallel, limit: int | None) -> PlannedRows:
+    """Open the rows and plan them; every rank for itself, then all compare.
+
+    Raises PrefDistError of the kind that fits, ParallelError if the ranks do not see the same rows.
     """
-    limit = options.num_rows
-    run_dir = RunDir(Path(config.run.dir))
     folder = find_model_folder(config.model.name)
     check_positions(config.model, folder, config.data.max_tokens)
     prepared = prepare(config, folder)
-    if parallel.is_main:
-        write_config(config, run_dir)
-        run_dir.write_state("running", run_dir.read_state().get("step", 0))
-        write_audit(run_dir, prepared)
-        keep_model_files(folder, run_dir)
     plan = build_plan(config, prepared, limit)
-    tokenizer = prepared.tokenizer
-    built = build_model(config.model, folder, config.data.max_tokens, tokenizer.vocab_size, config.run.seed)
-    engine = build_engine(config, built, parallel)
+    identity = identify(prepared, plan)
+    parallel.check_agreement({f"the rows ({key})": str(value) for key, value in asdict(identity).items()})
+    return PlannedRows(folder, prepared, plan, identity)
+
+
+def assemble(
+    config: RunConfig,
+    rows: PlannedRows,
+    checkpoint: Checkpoint | None,
+    parallel: Parallel,
+    speaker: Speaker,
+    options: TrainOptions,
+) -> Assembled:
+    """Build the model and its engine and set them to the checkpoint; collective. Nothing is written yet."""
+    run_dir = RunDir(Path(config.run.dir))
+    tokenizer = rows.prepared.tokenizer
+    built = build_model(config.model, rows.folder, config.data.max_tokens, tokenizer.vocab_size, config.run.seed)
+    parallel.check_agreement({name: str(shape) for name, shape, _ in describe_parameters(built.module)})
     layout = BatchLayout(tokenizer.pad_id, built.has_segments)
-    validation = build_validation(config, prepared, layout, limit)
-    speaker.say(describe_run(config, prepared, plan, built, validation, parallel))
-    progress = restore(run_dir, engine, plan, parallel, speaker, options.accept_changes)
+    validation = build_validation(config, rows.prepared, layout, options.num_rows)
+    engine = build_engine(config, built, parallel)
+    speaker.say(describe_run(config, rows.prepared, rows.plan, built, validation, parallel))
+    progress = restore(checkpoint, run_dir, engine)
     return Assembled(
-        config, run_dir, parallel, speaker, options, prepared, plan, built, engine, layout, validation,
+        config, run_dir, parallel, speaker, options, rows, built, engine, layout, validation,
         MetricsLog(run_dir.metrics_log, parallel.is_main), progress,
     )  # fmt: skip
 
@@ -110,6 +149,9 @@ def build_plan(config: RunConfig, prepared: Prepared, limit: int | None) -> Plan
     train = config.train
     assert train.micro_batch_multiple != "auto", "the config is settled before the plan is made"
     rows = take_first(prepared.train_rows, limit)
+    table = prepared.train_table
+    # The plan would name positions; here the rows' numbers in their file are known.
+    check_budget(table.row_numbers[rows], table.lengths[rows], train.token_budget, "train.token_budget")
     return Plan(
         rows=rows,
         lengths=prepared.train_table.lengths[rows],
@@ -148,15 +190,6 @@ def build_engine(config: RunConfig, built: BuiltModel, parallel: Parallel) -> En
     return parallel.build_engine(built.module, groups, settings, config.parallel.timeout_seconds)
 
 
-def keep_model_files(folder: Path, run_dir: RunDir) -> None:
-    """Copy the model's config and tokenizer, so that the run folder can be used where model.name is not."""
-    run_dir.model_files.mkdir(parents=True, exist_ok=True)
-    for pattern in ("*.json", "*.txt", "*.model"):
-        for source in folder.glob(pattern):
-            if not source.name.endswith(".index.json"):
-                shutil.copyfile(source, run_dir.model_files / source.name)
-
-
 def describe_run(
     config: RunConfig,
     prepared: Prepared,
@@ -168,6 +201,8 @@ def describe_run(
     """Return the lines that say, before the first step, what will happen."""
     tokens = int(plan.lengths.sum())
     set_aside = len(prepared.set_aside)
+    shared = prepared.num_shared_prompts
+    warning = (f"WARNING    {shared:,} prompts stand in data.train and in data.valid",) if shared else ()
     return "\n".join(
         (
             f"rows       {len(plan.rows):,} to train, {len(validation.rows):,} to evaluate, {set_aside:,} set aside",
@@ -177,5 +212,6 @@ def describe_run(
             f"{config.train.precision}",
             f"ranks      {parallel.world_size} x {parallel.device.type}, {parallel.backend}",
             f"run        {config.run.dir}",
+            *warning,
         )
     )

@@ -32,6 +32,7 @@ def run_steps(run: Assembled, stop: StopRequest) -> str:
     (stops,) = run.parallel.sum(bool(stop.reason()))  # asked while the run was being put together
     if stops:
         return stop.reason() or "another rank was asked to stop"
+    catch_up(run)
     for planned in run.plan.steps(run.progress.step):
         step_watch.restart()
         loss_share, outcome = take_step(run, planned)
@@ -42,13 +43,21 @@ def run_steps(run: Assembled, stop: StopRequest) -> str:
         record_step(run, planned, loss, outcome, step_watch.seconds())
         check_skips(run, outcome)
         is_end = run.progress.step == run.plan.num_steps
-        is_best = evaluate(run) if is_end or evaluation_is_due(run) else False
+        # A stop does not wait for an evaluation; the next start makes up for it.
+        is_best = evaluate(run) if evaluation_is_due(run) and not stops else False
         if is_best or is_end or stops or late or save_is_due(run):
             save(run)
             save_watch.restart()
-        if stops and not is_end:
+        if stops and (not is_end or run.progress.evaluated_step < run.progress.step):
             return stop.reason() or "another rank was asked to stop"
     return ""
+
+
+def catch_up(run: Assembled) -> None:
+    """Evaluate the step that the run goes on from, if it was stopped before it could."""
+    if run.progress.step > run.progress.evaluated_step and evaluation_is_due(run):
+        evaluate(run)
+        save(run)
 
 
 def take_step(run: Assembled, planned: PlannedStep) -> tuple[float, StepOutcome]:
@@ -108,8 +117,10 @@ def check_skips(run: Assembled, outcome: StepOutcome) -> None:
 
 
 def evaluation_is_due(run: Assembled) -> bool:
-    """True after every `every_steps` steps and whenever another `every_epochs` epochs are full."""
+    """True at the end, after every `every_steps` steps and whenever another `every_epochs` epochs are full."""
     settings, step = run.config.evaluate, run.progress.step
+    if step == run.plan.num_steps:
+        return True
     if settings.every_steps is not None and step % settings.every_steps == 0:
         return True
     if settings.every_epochs is None:
@@ -131,6 +142,7 @@ def evaluate(run: Assembled) -> bool:
     run.speaker.say(
         f"step {scores['step']}: valid log loss {scores['log_loss']:.4f}, accuracy {scores['accuracy']:.3f}"
     )
+    run.progress.evaluated_step = run.progress.step
     best = run.progress.best
     is_best = best is None or scores["log_loss"] < best["log_loss"]
     if is_best:
@@ -153,8 +165,7 @@ def save_is_late(run: Assembled, watch: Stopwatch) -> bool:
 
 def save(run: Assembled) -> None:
     """Write a checkpoint of this step, then drop the ones that are no longer kept."""
-    run.progress.last_saved_step = run.progress.step
-    content = describe_progress(run.progress, run.plan, run.engine, run.prepared, run.class_shares)
+    content = describe_progress(run.progress, run.rows.identity, run.engine, run.class_shares)
     save_checkpoint(run.run_dir.checkpoints, run.progress.step, run.engine, content, run.parallel)
     if run.parallel.is_main:
         if run.progress.best is not None:

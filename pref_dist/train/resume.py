@@ -2,17 +2,16 @@
 
 import shutil
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from pref_dist.config.load import build_config, list_changes, read_config_file, render_config, with_values
+from pref_dist.config.load import all_keys, build_config, list_changes, read_config_file, render_config, with_values
 from pref_dist.config.schema import RunConfig
 from pref_dist.data.plan import Plan
 from pref_dist.data.prepare import Prepared
-from pref_dist.errors import CheckpointError, ConfigError
+from pref_dist.errors import CheckpointError, ConfigError, PlanError
 from pref_dist.files import write_json, write_text
 from pref_dist.run_dir import RunDir
-from pref_dist.runtime.checkpoint import Checkpoint, find_newest, read_into
+from pref_dist.runtime.checkpoint import Checkpoint, drop_newer, find_newest, folder_of_step, read_into
 from pref_dist.runtime.engine import Engine, LossScale
 from pref_dist.runtime.log import MetricsLog, Speaker
 from pref_dist.runtime.parallel import Parallel
@@ -23,13 +22,14 @@ from pref_dist.runtime.precision import resolve_precision
 class Progress:
     """Everything about a run that is not in the weights; saved with each checkpoint.
 
-    step: optimiser steps done. best: {step, log_loss, accuracy, num_rows} of the best evaluation so far.
+    step: optimiser steps done. evaluated_step: the last one after which was evaluated.
+    best: {step, log_loss, accuracy, num_rows} of the best evaluation so far.
     """
 
     step: int = 0
     skipped_in_row: int = 0
     best: dict[str, Any] | None = None
-    last_saved_step: int = -1
+    evaluated_step: int = 0
     seconds: float = 0.0
 
     @property
@@ -37,13 +37,12 @@ class Progress:
         return None if self.best is None else int(self.best["step"])
 
 
-def settle_config(
-    asked: RunConfig, saved: RunConfig | None, run_dir: RunDir, parallel: Parallel, accept_changes: bool
-) -> RunConfig:
+def settle_config(asked: RunConfig, saved: RunConfig | None, parallel: Parallel, accept_changes: bool) -> RunConfig:
     """Return the config with every `auto` resolved; the same as at the first start (`saved`), or refuse.
 
     `auto` keeps what the first start found, so that a resumed run is the same run on other machines.
-    Raises ConfigError with the differences if a setting that matters has changed, unless accepted.
+    Raises ConfigError with the differences if a setting that matters has changed, unless accepted, and
+    ParallelError if the ranks were given different settings.
     """
     precision = saved.train.precision if saved else resolve_precision("auto", parallel.device)
     multiple = saved.train.micro_batch_multiple if saved else parallel.world_size
@@ -56,13 +55,25 @@ def settle_config(
         parallel__backend=parallel.backend,
         parallel__world_size=parallel.world_size,
     )
+    parallel.check_agreement(flatten(settled))
     changes = list_changes(saved, settled) if saved else []
     if changes and not accept_changes:
         raise ConfigError(
-            f"{run_dir.root} holds a run with other settings:\n  " + "\n  ".join(changes) + "\n"
+            f"{settled.run.dir} holds a run with other settings:\n  " + "\n  ".join(changes) + "\n"
             "Give them back, choose another run.dir, start anew with --fresh, or go on with --accept-changes."
         )
     return settled
+
+
+# Folders of one data set or cache may be mounted at other places on other machines; contents are compared.
+PLACES = ("run.dir", "data.train", "data.valid", "data.cache_dir", "data.num_workers", "model.name")
+
+
+def flatten(config: RunConfig) -> dict[str, str]:
+    """Return {section.key: value as text} of all that must be the same on every rank."""
+    values = config.model_dump()
+    names = [name.split(".") for name in all_keys() if name not in PLACES]
+    return {f"{section}.{key}": repr(values[section][key]) for section, key in names}
 
 
 def read_saved_config(run_dir: RunDir) -> RunConfig | None:
@@ -86,56 +97,91 @@ def remove_run(run_dir: RunDir) -> None:
         file.unlink(missing_ok=True)
 
 
-def restore(
-    run_dir: RunDir, engine: Engine, plan: Plan, parallel: Parallel, speaker: Speaker, accept_changes: bool
-) -> Progress:
-    """Go on from the newest undamaged checkpoint, or from the start; collective.
+@dataclass(frozen=True)
+class Identity:
+    """What a run's checkpoints are bound to besides its settings; each a sha256."""
 
-    Rank 0 looks and tells the others, so that all ranks go on from the same step.
+    plan: str
+    tables: tuple[str, ...]
+    tokenizer: str
+
+
+def identify(prepared: Prepared, plan: Plan) -> Identity:
+    return Identity(plan.digest, tuple(table.digest for table in prepared.tables), prepared.tokenizer.digest)
+
+
+def find_checkpoint(
+    run_dir: RunDir, identity: Identity, plan: Plan, parallel: Parallel, speaker: Speaker, accept_changes: bool
+) -> Checkpoint | None:
+    """Return the newest undamaged checkpoint of these very rows, the same on every rank; changes nothing.
+
+    Raises CheckpointError if it belongs to other rows or another tokenizer, unless that is accepted.
     """
     found = find_newest(run_dir.checkpoints, speaker.say) if parallel.is_main else None
     checkpoint: Checkpoint | None = parallel.broadcast(found)
-    progress = Progress()
-    if checkpoint is not None:
-        values = checkpoint.progress
-        check_plan(values, plan, checkpoint.folder, accept_changes)
-        progress = Progress(**values["progress"])
-        read_into(checkpoint, engine)
-        if values["loss_scale"] is not None:
-            engine.write_loss_scale(LossScale(**values["loss_scale"]))
-        speaker.say(f"Going on from {checkpoint.folder} (step {progress.step} of {plan.num_steps}).")
-    # Evaluations and lines after the checkpoint are done again, so what they left goes.
-    MetricsLog(run_dir.metrics_log, parallel.is_main).cut_back(progress.step)
-    if parallel.is_main:
-        keep_best(run_dir, progress)
+    if checkpoint is None:
+        return None
+    changes = list_identity_changes(checkpoint.progress["identity"], identity)
+    if changes and not accept_changes:
+        raise CheckpointError(
+            f"{checkpoint.folder} belongs to another run: {', '.join(changes)} changed.\n"
+            "Give the data, the tokenizer or --limit back, start anew with --fresh, or go on with --accept-changes."
+        )
+    if changes:
+        speaker.say(
+            f"WARNING: going on although {', '.join(changes)} changed: rows of this epoch may come twice or never."
+        )
+    if checkpoint.step > plan.num_steps:
+        raise PlanError(
+            f"{checkpoint.folder} is from step {checkpoint.step}, but the plan now ends at {plan.num_steps}. "
+            "Raise train.epochs or train.max_steps, or start anew with --fresh."
+        )
+    return checkpoint
+
+
+def list_identity_changes(saved: dict[str, Any], identity: Identity) -> list[str]:
+    names = {
+        "tables": "the content of data.train or data.valid",
+        "tokenizer": "the tokenizer",
+        "plan": "the order of rows",
+    }
+    found = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(identity).items()}
+    return [text for key, text in names.items() if saved[key] != found[key]]
+
+
+def restore(checkpoint: Checkpoint | None, run_dir: RunDir, engine: Engine) -> Progress:
+    """Set the engine to a checkpoint and return where it stood; the start of a run without one. Collective."""
+    if checkpoint is None:
+        return Progress()
+    values = checkpoint.progress
+    progress = Progress(**values["progress"])
+    read_into(checkpoint, engine)
+    if values["loss_scale"] is not None:
+        engine.write_loss_scale(LossScale(**values["loss_scale"]))
+    best = progress.best_step
+    if best is not None and not folder_of_step(run_dir.checkpoints, best).is_dir():
+        progress.best = None  # it went with a newer state of the run that was lost; the next evaluation is the best
     return progress
 
 
-def keep_best(run_dir: RunDir, progress: Progress) -> None:
+def cut_back(run_dir: RunDir, progress: Progress) -> None:
+    """Take away what came after the checkpoint: it will be done again. Rank 0 only."""
+    drop_newer(run_dir.checkpoints, progress.step)
+    MetricsLog(run_dir.metrics_log, is_main=True).cut_back(progress.step)
     if progress.best is None:
         run_dir.best.unlink(missing_ok=True)
     else:
         write_json(run_dir.best, progress.best)
 
 
-def check_plan(values: dict[str, Any], plan: Plan, folder: Path, accept_changes: bool) -> None:
-    if values["plan_digest"] != plan.digest and not accept_changes:
-        raise CheckpointError(
-            f"{folder} belongs to other rows or another order of rows (plan {values['plan_digest'][:12]}, now "
-            f"{plan.digest[:12]}): the data, the tokenizer or --limit changed.\n"
-            "Give the data back, start anew with --fresh, or go on with --accept-changes."
-        )
-
-
 def describe_progress(
-    progress: Progress, plan: Plan, engine: Engine, prepared: Prepared, class_shares: list[float]
+    progress: Progress, identity: Identity, engine: Engine, class_shares: list[float]
 ) -> dict[str, Any]:
     """Return what a checkpoint keeps besides the tensors. class_shares: of A, B, tie among the training rows."""
     loss_scale = engine.read_loss_scale()
     return {
         "progress": asdict(progress),
-        "plan_digest": plan.digest,
-        "table_digests": [table.digest for table in prepared.tables],
+        "identity": asdict(identity),
         "class_shares": class_shares,
         "loss_scale": None if loss_scale is None else asdict(loss_scale),
     }

@@ -1,6 +1,7 @@
 """The verb `train`: one run from its config to its metrics, resumed by starting it again."""
 
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,17 +12,26 @@ from filelock import FileLock, Timeout
 
 from pref_dist.config.load import with_values
 from pref_dist.config.schema import RunConfig
+from pref_dist.data.prepare import write_audit
 from pref_dist.errors import ConfigError
 from pref_dist.files import read_json, write_json
 from pref_dist.run_dir import RunDir
+from pref_dist.runtime.checkpoint import list_steps
 from pref_dist.runtime.failure import record_failure
 from pref_dist.runtime.log import Speaker
 from pref_dist.runtime.parallel import Parallel, start_parallel
 from pref_dist.runtime.preempt import StopRequest, stop_files
-from pref_dist.train.assemble import Assembled, TrainOptions, assemble
+from pref_dist.train.assemble import Assembled, TrainOptions, assemble, plan_rows
 from pref_dist.train.debug import debugging, overfit_one_step, show_run
 from pref_dist.train.loop import run_steps
-from pref_dist.train.resume import read_saved_config, remove_run, settle_config, write_config
+from pref_dist.train.resume import (
+    cut_back,
+    find_checkpoint,
+    read_saved_config,
+    remove_run,
+    settle_config,
+    write_config,
+)
 
 
 @dataclass(frozen=True)
@@ -49,27 +59,63 @@ def train(config: RunConfig, options: TrainOptions | None = None) -> TrainResult
     config = prepare_for_debugging(config, options)
     run_dir = RunDir(Path(config.run.dir))
     parallel = start_parallel(config.parallel, config.run.deterministic)
-    speaker = Speaker(parallel.is_main)
-    with StopRequest(stop_files(run_dir.stop_file)) as stop, only_one_run(run_dir, parallel):
-        saved, state = parallel.broadcast(start_run_dir(run_dir, options) if parallel.is_main else (None, {}))
-        config = settle_config(config, saved, run_dir, parallel, options.accept_changes)
+    speaker = Speaker(parallel.is_main, sys.stderr if options.lines_to_stderr else sys.stdout)
+    with (
+        StopRequest(stop_files(run_dir.stop_file)) as stop,
+        only_one_run(run_dir, parallel),
+        failures_recorded(run_dir, parallel) as so_far,
+    ):
+        saved, state = parallel.broadcast(read_run_dir(run_dir, options) if parallel.is_main else (None, {}))
+        config = settle_config(config, saved, parallel, options.accept_changes)
+        rows = plan_rows(config, parallel, options.num_rows)
+        checkpoint = None
+        if not options.is_anew:
+            checkpoint = find_checkpoint(run_dir, rows.identity, rows.plan, parallel, speaker, options.accept_changes)
         if state.get("state") == "finished" and not options.accept_changes:
             parallel.stop()
-            metrics = read_json(run_dir.metrics)
-            return TrainResult("finished", run_dir.root, state["step"], "before", metrics, parallel.is_main)
-        # A refusal up to here leaves the folder as it was; a failure from here on is the run's.
-        with failures_recorded(run_dir, parallel, state.get("step", 0)) as so_far:
-            so_far.append(assemble(config, parallel, speaker, options))
-            return carry_out(so_far[0], stop, options)
+            return TrainResult(
+                "finished", run_dir.root, state["step"], "before", read_json(run_dir.best), parallel.is_main
+            )
+        so_far.append(assemble(config, rows, checkpoint, parallel, speaker, options))
+        begin(so_far[0])
+        return carry_out(so_far[0], stop, options)
+
+
+def begin(run: Assembled) -> None:
+    """Make the run folder this run's own. Everything was checked before: a refusal leaves the folder as it was."""
+    if not run.parallel.is_main:
+        return
+    if run.options.is_anew:
+        remove_run(run.run_dir)
+    run.run_dir.stop_file.unlink(missing_ok=True)
+    shutil.rmtree(run.run_dir.failures, ignore_errors=True)
+    write_config(run.config, run.run_dir)
+    write_audit(run.run_dir, run.prepared)
+    keep_model_files(run.rows.folder, run.run_dir)
+    cut_back(run.run_dir, run.progress)
+    run.run_dir.write_state("running", run.progress.step)
+    if run.progress.step:
+        run.speaker.say(f"Going on from step {run.progress.step} of {run.plan.num_steps}.")
+
+
+def keep_model_files(folder: Path, run_dir: RunDir) -> None:
+    """Copy the model's config and tokenizer, so that the run folder can be used where model.name is not."""
+    run_dir.model_files.mkdir(parents=True, exist_ok=True)
+    for pattern in ("*.json", "*.txt", "*.model"):
+        for source in folder.glob(pattern):
+            if not source.name.endswith(".index.json"):
+                shutil.copyfile(source, run_dir.model_files / source.name)
 
 
 def carry_out(run: Assembled, stop: StopRequest, options: TrainOptions) -> TrainResult:
     """Do with an assembled run what the options ask for."""
     if options.debug:
         show_run(run)
-    if options.overfit_one_step:
-        return TrainResult("finished", run.run_dir.root, 0, "self-check", overfit_one_step(run))
     with debugging(run, options.debug):
+        if options.overfit_one_step:
+            result = overfit_one_step(run)
+            run.run_dir.write_state("stopped", 0, "self-check")
+            return TrainResult("finished", run.run_dir.root, 0, "self-check", result)
         return end_run(run, run_steps(run, stop))
 
 
@@ -114,27 +160,23 @@ def only_one_run(run_dir: RunDir, parallel: Parallel) -> Iterator[None]:
 
 
 @contextmanager
-def failures_recorded(run_dir: RunDir, parallel: Parallel, step: int) -> Iterator[list[Assembled]]:
-    """Leave failures/rank_N.json behind if the work in it raises.
-
-    The work adds its run to the list, which then knows the step better than `step` does.
-    """
+def failures_recorded(run_dir: RunDir, parallel: Parallel) -> Iterator[list[Assembled]]:
+    """Leave failures/rank_N.json behind if the work in it raises; the work adds its run to the list when it has one."""
     so_far: list[Assembled] = []
     try:
         yield so_far
     except BaseException as error:
-        record_failure(run_dir, parallel.rank, so_far[0].progress.step if so_far else step, error)
+        step = so_far[0].progress.step if so_far else 0
+        record_failure(run_dir, parallel.rank, step, error, was_running=bool(so_far))
         raise
 
 
-def start_run_dir(run_dir: RunDir, options: TrainOptions) -> tuple[RunConfig | None, dict[str, Any]]:
-    """Return the config and the state that an earlier start left, after forgetting how it ended. Rank 0 only."""
-    if options.fresh or options.debug or options.overfit_one_step:
-        remove_run(run_dir)
-    saved, state = read_saved_config(run_dir), run_dir.read_state()
-    run_dir.stop_file.unlink(missing_ok=True)
-    shutil.rmtree(run_dir.failures, ignore_errors=True)
-    return saved, state
+def read_run_dir(run_dir: RunDir, options: TrainOptions) -> tuple[RunConfig | None, dict[str, Any]]:
+    """Return the config and the state of the run that is to go on: (None, {}) if there is none. Rank 0 only."""
+    state = run_dir.read_state()
+    if options.is_anew or not (state.get("state") == "finished" or list_steps(run_dir.checkpoints)):
+        return None, {}
+    return read_saved_config(run_dir), state
 
 
 def end_run(run: Assembled, stop_reason: str) -> TrainResult:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pref_dist.data.plan import Plan, cut_step, mix64, padded_tokens, plan_evaluation, plan_order, share_out
+from pref_dist.data.mixing import mix64
+from pref_dist.data.plan import Plan, cut_step, padded_tokens, plan_evaluation, plan_order, share_out
 from pref_dist.errors import PlanError
 
 

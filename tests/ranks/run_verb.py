@@ -26,10 +26,10 @@ def run_verb(backend: str, world_size: int, args: Sequence[str], timeout: float 
     return run_ranks("pref_dist", world_size, [*args, *asked], launch_env(backend), timeout)
 
 
-def read_losses(run_dir: Path) -> list[float]:
-    """The training loss of every step, in order."""
+def read_losses(run_dir: Path, key: str = "loss") -> list[float]:
+    """The training loss (or another figure) of every step, in order."""
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
+    return [line[key] for line in lines if "loss" in line]
 
 
 def read_weights(run_dir: Path, step: int | None = None) -> dict[str, np.ndarray]:

@@ -3,8 +3,8 @@
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
-import torch
 
 from tests.ranks.launch_ranks import REPO_ROOT, rank_env, run_ranks
 from tests.ranks.run_verb import launch_env, run_verb
@@ -69,12 +69,33 @@ def test_a_wrong_back_end_is_refused(write_run):
         assert "parallel.backend=zero2 was asked for, but the launch gives zero1" in result.stderr
 
 
-@pytest.mark.skipif(torch.ops.mkldnn._is_mkldnn_fp16_supported(), reason="this CPU has fp16")
 def test_fp16_on_a_cpu_without_it_is_refused(write_run):
     run_yaml, _ = write_run(train={"precision": "fp16"})
-    result = run_verb("single", 1, ["train", str(run_yaml)])[0]
-    assert result.exit_code == 4
-    assert "train.precision=fp16" in result.stderr
+    # The library is told to see a CPU without avx512_fp16.
+    results = run_ranks("pref_dist", 1, ["train", str(run_yaml)], {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"})
+    assert results[0].exit_code == 4
+    assert "train.precision=fp16, but this CPU has no fp16 arithmetic" in results[0].stderr
+
+
+@pytest.mark.parametrize("differs", ["settings", "rows"])
+def test_ranks_that_see_each_other_but_were_given_different_runs_refuse(write_run, sample_dir, tmp_path, differs):
+    script = tmp_path / "each_its_own.py"
+    script.write_text(
+        "import os, sys\n"
+        "from pref_dist.cli import main\n"
+        "sys.argv = ['pref_dist', 'train', sys.argv[1 + int(os.environ['RANK'])]]\n"
+        "main()\n",
+        encoding="utf-8",
+    )
+    fewer = tmp_path / "fewer.csv"
+    pd.read_csv(sample_dir / "train.csv", dtype=str).head(200).to_csv(fewer, index=False)
+    other = {"train": {"learning_rate": 1e-5}} if differs == "settings" else {"data": {"train": str(fewer)}}
+    first, run_dir = write_run("same")
+    second, _ = write_run("other", **other, run={"dir": str(run_dir)})
+    for result in run_ranks(script, 2, [str(first), str(second)]):
+        assert result.exit_code == 4
+        assert "Rank 1 does not agree with rank 0 on " in result.stderr
+        assert ("train.learning_rate" if differs == "settings" else "the rows") in result.stderr
 
 
 def test_fp64_weights_under_zero_are_refused(write_run):

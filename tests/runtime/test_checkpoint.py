@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from pref_dist.errors import CheckpointError
-from pref_dist.runtime.checkpoint import find_newest, list_steps, open_checkpoint, prune, read_into, save_checkpoint
+from pref_dist.runtime.checkpoint import (
+    drop_newer,
+    find_newest,
+    list_steps,
+    open_checkpoint,
+    prune,
+    read_into,
+    save_checkpoint,
+)
 from pref_dist.runtime.engine import EngineSettings
 from pref_dist.runtime.parallel import Parallel
 from pref_dist.runtime.replicated import ReplicatedEngine
@@ -74,6 +82,24 @@ def test_the_newest_whole_checkpoint_is_found_and_damage_is_said(saved):
     assert find_newest(folder, said.append).step == 2
     assert file.name in said[0]
     assert "damaged" in said[0]
+
+
+def test_damaged_newer_checkpoints_never_push_out_good_ones(saved):
+    folder, _, engine = saved
+    (folder / "step_000003" / "manifest.json").unlink()
+    drop_newer(folder, find_newest(folder, print).step)
+    save_checkpoint(folder, 4, engine, {}, ALONE)
+    prune(folder, keep_last=2, best_step=None)
+    assert list_steps(folder) == [2, 4]
+
+
+def test_if_all_are_damaged_nothing_is_chosen_and_nothing_deleted(saved):
+    folder, *_ = saved
+    for manifest in folder.glob("*/manifest.json"):
+        manifest.write_text("{")
+    with pytest.raises(CheckpointError, match=r"All checkpoints .* are damaged \(steps \[1, 2, 3\]\).*--fresh"):
+        find_newest(folder, lambda _: None)
+    assert list_steps(folder) == [1, 2, 3]
 
 
 def test_a_missing_file_another_format_and_a_missing_folder_are_named(saved):

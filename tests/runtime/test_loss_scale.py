@@ -34,19 +34,19 @@ def steps_of_torch(growth_interval: int) -> list[LossScale]:
 
 @pytest.mark.parametrize("growth_interval", [1, 2, 3, 2000])
 def test_it_grows_and_shrinks_as_grad_scaler_does(growth_interval: int) -> None:
-    scale = DynamicLossScale(64.0, growth_interval)
+    scale = DynamicLossScale(64.0, growth_interval, world_size=1)
     assert [take_step(scale, overflow) for overflow in OVERFLOWS] == steps_of_torch(growth_interval)
 
 
 def test_it_does_not_change_between_the_norm_and_the_division_of_a_clean_step() -> None:
-    scale = DynamicLossScale(64.0, 1)
+    scale = DynamicLossScale(64.0, 1, world_size=1)
     scale.update_scale(False)
     assert scale.loss_scale == 64.0
 
 
 @pytest.mark.parametrize("border", range(len(OVERFLOWS)))
 def test_a_saved_scale_goes_on_as_if_nothing_had_happened(border: int) -> None:
-    one, other = DynamicLossScale(64.0, 3), DynamicLossScale(1.0, 3)
+    one, other = DynamicLossScale(64.0, 3, world_size=1), DynamicLossScale(1.0, 3, world_size=1)
     for overflow in OVERFLOWS[:border]:
         take_step(one, overflow)
     other.write(one.read())
