@@ -17,17 +17,17 @@ class DynamicLossScale:
     dynamic = True
 
     def __init__(self, scale: float, growth_interval: int, world_size: int) -> None:
-        self.cur_scale, self._clean_steps, self._growth_interval = float(scale), 0, growth_interval
-        self._world_size = world_size
+        # What DeepSpeed divides the gradients by. It has averaged them over the ranks, and their sum is wanted.
+        self.cur_scale = scale / world_size
+        self._clean_steps, self._growth_interval, self._world_size = 0, growth_interval, world_size
 
     @property
     def loss_scale(self) -> float:
-        """What DeepSpeed divides the gradients by. It averaged them over the ranks; what is wanted is their sum."""
-        return self.cur_scale / self._world_size
+        return self.cur_scale
 
     def scale_loss(self, loss: Tensor) -> Tensor:
         """Scale alike on any number of ranks, so that fp16 overflows in the same steps."""
-        return loss * self.cur_scale
+        return loss * (self.cur_scale * self._world_size)
 
     def update_scale(self, overflow: bool) -> None:
         """DeepSpeed calls this in every step, before it divides the gradients by the scale."""
@@ -40,7 +40,7 @@ class DynamicLossScale:
             self.cur_scale, self._clean_steps = self.cur_scale * 2.0, 0
 
     def read(self) -> LossScale:
-        return LossScale(self.cur_scale, self._clean_steps)
+        return LossScale(self.cur_scale * self._world_size, self._clean_steps)
 
     def write(self, loss_scale: LossScale) -> None:
-        self.cur_scale, self._clean_steps = loss_scale.scale, loss_scale.clean_steps
+        self.cur_scale, self._clean_steps = loss_scale.scale / self._world_size, loss_scale.clean_steps
