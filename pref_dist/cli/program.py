@@ -68,7 +68,7 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         code = 130
-    except Exception:
+    except Exception:  # a bug: shown whole, and the process must still leave without waiting for other ranks
         sys.excepthook(*sys.exc_info())
         code = 1
     leave(code, told or code)

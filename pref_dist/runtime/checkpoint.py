@@ -167,8 +167,8 @@ def finish(
         {"format_version": FORMAT_VERSION, "step": step, "files": dict(sorted(entries.items()))},
     )
     sync(temporary)
-    if target.exists():  # a damaged one of the same step, which this one replaces
-        shutil.rmtree(target)
+    if target.exists():  # of the same step: damaged, or saved before its evaluation was made up for
+        mark_for_removal(target)
     os.replace(temporary, target)
     sync(target.parent)
 

@@ -28,7 +28,7 @@ class StopRequest:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._former.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal itself gave
 
     def _remember(self, number: int, _: FrameType | None) -> None:
         # Ctrl-C once saves and leaves; twice leaves at once.
