@@ -120,6 +120,21 @@ def test_a_stop_file_stops_a_run(write_run, whole_run):
     assert_equals_whole(run_dir, whole_run("ddp", 2))
 
 
+def test_an_evaluation_that_a_stop_did_not_wait_for_is_made_up_for(write_run):
+    settings = {"train": {"max_steps": 12}, "evaluate": {"every_steps": 1}}
+    evaluations = []
+    for name in ("whole_evaluated", "stopped_evaluated"):
+        run_yaml, run_dir = write_run(name, **settings)
+        if name.startswith("stopped"):
+            train_until_signal(run_yaml, run_dir, "single", 1, signal.SIGTERM, 0, at_step=4)
+            assert state_of(run_dir)["state"] == "stopped"
+        check_ranks_succeeded(run_verb("single", 1, ["train", str(run_yaml)]))
+        lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        evaluations.append([(line["step"], line["log_loss"]) for line in lines if "log_loss" in line])
+    assert [step for step, _ in evaluations[0]] == list(range(1, 13))
+    assert evaluations[0] == evaluations[1]
+
+
 def test_kill_9_goes_on_from_the_last_checkpoint_and_each_step_stands_once(write_run, whole_run):
     run_yaml, run_dir = write_run("killed", **SETTINGS)
     results = train_until_signal(run_yaml, run_dir, "ddp", 2, signal.SIGKILL, 0, at_step=11)
