@@ -82,7 +82,9 @@ def rank_prefix() -> str:
 def leave(code: int, told: int) -> NoReturn:
     """End the process with `code` and tell the launcher `told`.
 
-    After an error it ends at once, because other ranks may never come.
+    A rank ends at once. After an error an orderly exit would wait for collectives that the other ranks will
+    not join; and after success the libraries' own teardown can still hang or crash when a partner's sockets
+    close first, which would make a failure of a finished run. All that counts has been written by then.
     """
     rank = int(os.environ.get("RANK", "0"))
     if "PREF_DIST_LAUNCH_DIR" in os.environ:
@@ -91,7 +93,6 @@ def leave(code: int, told: int) -> NoReturn:
         tell_launcher(rank, told)
     sys.stdout.flush()
     sys.stderr.flush()
-    if code != 0 and "torch" in sys.modules:
-        # An orderly exit would wait for collectives that the other ranks will not join.
+    if "torch" in sys.modules and (code != 0 or "RANK" in os.environ):
         os._exit(code)
     sys.exit(code)

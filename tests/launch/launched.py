@@ -1,6 +1,7 @@
 """A launcher that a test has started: where it stands, its processes, its output, how it ends."""
 
 import contextlib
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ def clean_env(**changes: str) -> dict[str, str]:
     """This environment without traces of other launchers; the scripts must find the package themselves."""
     dropped = (*RENDEZVOUS, "PYTHONPATH")
     own = {key: value for key, value in rank_env(0, 1, 0).items() if key not in dropped}
-    return own | {"PREF_DIST_PYTHON": sys.executable} | changes
+    return own | {"PREF_DIST_PYTHON": sys.executable, "PYTHONFAULTHANDLER": "1"} | changes
 
 
 class Launched:
@@ -66,10 +67,22 @@ class Launched:
         try:
             code = self.process.wait(timeout)
         except psutil.TimeoutExpired:
-            raise AssertionError(f"still running after {timeout} s:\n{self.text()}") from None
+            raise AssertionError(f"still running after {timeout} s:\n{self.explain()}") from None
         _, alive = psutil.wait_procs(self.seen.values(), timeout=5)
         assert not alive, f"left behind: {alive}\n{self.text()}"
         return code
+
+    def explain(self) -> str:
+        """What still runs, and where: every Python process says its stacks when it is aborted (PYTHONFAULTHANDLER)."""
+        lines = []
+        for process in (self.process, *self.descendants()):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                command = " ".join(process.cmdline())
+                lines.append(f"{process.pid} of {process.ppid()}, {process.status()}: {command[:300]}")
+                if "python" in command:
+                    process.send_signal(signal.SIGABRT)
+        time.sleep(1)
+        return "\n".join((*lines, self.text()))
 
     def text(self) -> str:
         return self.output.read_text(encoding="utf-8", errors="replace")

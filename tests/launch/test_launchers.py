@@ -44,6 +44,15 @@ def state_of(run_dir: Path) -> str:
     return json.loads((run_dir / "state.json").read_text(encoding="utf-8"))["state"]
 
 
+def end_all(launched: list[Launched]) -> list[int]:
+    """The exit codes of launchers that are one run; where one does not end, what the others have said is shown too."""
+    try:
+        return [one.end() for one in launched]
+    except AssertionError as error:
+        error.add_note("\n".join(f"--- number {number}:\n{one.explain()}" for number, one in enumerate(launched)))
+        raise
+
+
 def check_finishes(launched: Launched, run_dir: Path) -> None:
     assert launched.end() == 0, launched.text()
     assert state_of(run_dir) == "finished"
@@ -122,10 +131,10 @@ def test_two_machines_are_one_run_that_a_signal_to_either_stops(launch, write_ru
     stopped = start()
     stopped[0].wait_for_step(run_dir, 1)
     stopped[1].process.send_signal(signal.SIGTERM)
-    assert [one.end() for one in stopped] == [STOPPED] * 2, stopped[0].text() + stopped[1].text()
+    assert end_all(stopped) == [STOPPED] * 2, stopped[0].text() + stopped[1].text()
     assert state_of(run_dir) == "stopped"
     again = start()
-    assert [one.end() for one in again] == [0, 0], again[0].text() + again[1].text()
+    assert end_all(again) == [0, 0], again[0].text() + again[1].text()
     assert "2 x cpu, ddp" in again[0].text()
     assert largest_loss_difference(read_losses(run_dir), single_losses) < 1e-5
 
@@ -134,7 +143,7 @@ def test_two_machines_train_by_zero2_as_one_process_does(launch, write_run, sing
     run_yaml, run_dir = write_run("two_machines_zero2")
     port = find_free_port()
     both = [launch("nodes.sh", "zero2", 2, node, 1, "127.0.0.1", port, "train", run_yaml) for node in (0, 1)]
-    assert [one.end() for one in both] == [0, 0], both[0].text() + both[1].text()
+    assert end_all(both) == [0, 0], both[0].text() + both[1].text()
     assert "2 x cpu, zero2" in both[0].text()
     assert largest_loss_difference(read_losses(run_dir), single_losses) < 1e-5
 
@@ -152,7 +161,7 @@ def test_where_machines_share_the_launch_folder_the_code_of_the_rank_that_failed
         launch("nodes.sh", "ddp", 2, node, 1, "127.0.0.1", port, "train", run_yaml, PREF_DIST_LAUNCH_DIR=str(shared))
         for node, run_yaml in enumerate((good, bad))
     ]
-    assert [one.end() for one in both] == [3, 3], both[0].text() + both[1].text()
+    assert end_all(both) == [3, 3], both[0].text() + both[1].text()
 
 
 def test_a_machine_whose_partners_do_not_come_gives_up_in_bounded_time(launch, write_run):
