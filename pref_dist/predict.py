@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pref_dist.data.cache import TokenTable
+from pref_dist.data.cache_build import BuildWatch
+from pref_dist.data.table import TokenTable
 from pref_dist.evaluate.restore import RestoredRun, read_run_config, restore_run
 from pref_dist.metrics import probabilities
 from pref_dist.run_dir import RunDir
@@ -35,17 +36,23 @@ class PredictResult:
 
 
 def predict(
-    run_folder: Path, data: Path, out: Path, checkpoint: str | None = None, overrides: Sequence[str] = ()
+    run_folder: Path,
+    data: Path,
+    out: Path,
+    checkpoint: str | None = None,
+    overrides: Sequence[str] = (),
+    watch: BuildWatch | None = None,
 ) -> PredictResult:
     """Predict every row of `data` on all ranks and write a submission; every rank calls it.
 
-    Rows that fail a check cannot be read by the model; they get the training rows' class shares.
+    Rows that fail a check cannot be read by the model; they get the training rows' class shares. Label
+    columns are passed over, whatever stands in them.
     """
     run_dir = RunDir(run_folder)
     config = read_run_config(run_dir, overrides)
     parallel = start_parallel(config.parallel, config.run.deterministic)
     run = restore_run(config, run_dir, checkpoint, parallel)
-    table = run.open_rows(data)
+    table = run.open_rows(data, with_labels=False, watch=watch)
     parallel.check_agreement({"the rows": table.digest})
     logits = run.infer(table, np.arange(len(table), dtype=np.int64))
     parallel.stop()
@@ -63,7 +70,7 @@ def complete(
     ids = table.ids.to_pylist()
     known = set(ids)
     prior: list[int] = []
-    for record in table.set_aside:
+    for record in table.set_aside_rows:
         if record["id"] and record["id"] not in known:
             known.add(record["id"])
             prior.append(int(record["row"]))
@@ -72,5 +79,5 @@ def complete(
     joined = np.maximum(np.concatenate([chances, shares]), SMALLEST_PROBABILITY)
     joined /= joined.sum(axis=1, keepdims=True)
     order = np.argsort(np.asarray(numbers + prior), kind="stable")
-    num_left_out = len({int(record["row"]) for record in table.set_aside}) - len(prior)
+    num_left_out = len(table.set_aside_rows) - len(prior)
     return [ids[place] for place in order], joined[order], len(prior), num_left_out

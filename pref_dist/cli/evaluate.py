@@ -9,11 +9,12 @@ import click
 from pref_dist.cli.options import as_json, checkpoint, overrides, run_folder, show_set_aside
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+SOURCE = click.Path(path_type=Path)
 
 
 @click.command()
 @run_folder
-@click.option("--data", type=FILE, help="A labelled file; left out: the run's own validation rows.")
+@click.option("--data", type=SOURCE, help="Labelled rows: a file, folder or pattern; left out: the run's own.")
 @checkpoint
 @click.option("--reference", "references", type=FILE, multiple=True, help="A submission file to score beside the run.")
 @click.option("--baselines/--no-baselines", default=True, show_default=True, help="Fit and score simple baselines.")
@@ -33,10 +34,12 @@ def evaluate(
     \b
     Example: pref-dist evaluate runs/demo --data runs/demo_data/test_labels.csv
     """
+    from pref_dist.cli.build_watch import TerminalWatch
     from pref_dist.evaluate.run import EvaluateOptions
     from pref_dist.evaluate.run import evaluate as evaluate_run
 
-    result = evaluate_run(run_dir, EvaluateOptions(data, checkpoint, references, baselines), overrides)
+    options = EvaluateOptions(data, checkpoint, references, baselines, TerminalWatch())
+    result = evaluate_run(run_dir, options, overrides)
     if not result.is_main:
         return
     if as_json:

@@ -9,11 +9,14 @@ import click
 from pref_dist.cli.options import as_json, checkpoint, overrides, run_folder, show_set_aside
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+SOURCE = click.Path(path_type=Path)
 
 
 @click.command()
 @run_folder
-@click.option("--data", type=FILE, required=True, help="Rows to predict; labels are not needed.")
+@click.option(
+    "--data", type=SOURCE, required=True, help="A file, folder or pattern of rows to predict; labels are passed over."
+)
 @click.option("--out", type=FILE, required=True, help="The submission file to write.")
 @checkpoint
 @overrides
@@ -26,9 +29,10 @@ def predict(
     \b
     Example: pref-dist predict runs/demo --data runs/demo_data/test.csv --out submission.csv
     """
+    from pref_dist.cli.build_watch import TerminalWatch
     from pref_dist.predict import predict as predict_rows
 
-    result = predict_rows(run_dir, data, out, checkpoint, overrides)
+    result = predict_rows(run_dir, data, out, checkpoint, overrides, TerminalWatch())
     if not result.is_main:
         return
     if as_json:

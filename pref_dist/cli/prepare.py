@@ -10,7 +10,7 @@ import click
 from pref_dist.cli.options import as_json, overrides, run_config
 
 if TYPE_CHECKING:
-    from pref_dist.data.cache import TokenTable
+    from pref_dist.data.table import TokenTable
 
 
 @click.command()
@@ -23,6 +23,7 @@ def prepare(run_yaml: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     \b
     Example: pref-dist prepare configs/demo.yaml --set data.max_tokens=512
     """
+    from pref_dist.cli.build_watch import TerminalWatch
     from pref_dist.config.load import load_config
     from pref_dist.data.prepare import prepare as prepare_rows
     from pref_dist.data.prepare import write_audit
@@ -30,30 +31,40 @@ def prepare(run_yaml: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     from pref_dist.run_dir import RunDir
 
     config = load_config(run_yaml, overrides)
-    prepared = prepare_rows(config, find_model_folder(config.model.name))
+    prepared = prepare_rows(config, find_model_folder(config.model.name), TerminalWatch())
     run_dir = RunDir(Path(config.run.dir))
     write_audit(run_dir, prepared)
     summary = {"train": asdict(prepared.train), "valid": asdict(prepared.valid), "set_aside": len(prepared.set_aside)}
     if as_json:
-        click.echo(json.dumps(summary | {"tables": [str(table.folder) for table in prepared.tables]}))
+        found = {"findings": prepared.findings, "warnings": prepared.warnings}
+        click.echo(json.dumps(summary | found | {"tables": [str(part.folder) for part in prepared.parts]}))
         return
     for name, side in (("train", prepared.train), ("valid", prepared.valid)):
         shares = ", ".join(f"{label} {share:.3f}" for label, share in side.class_shares.items())
         click.echo(
             f"{name:<10} {side.num_rows:,} rows, {side.num_prompts:,} prompts, {side.num_tokens:,} tokens; {shares}"
         )
-    if prepared.num_shared_prompts:
-        click.echo(f"WARNING    {prepared.num_shared_prompts:,} prompts stand in data.train and in data.valid")
-    for table in prepared.tables:
-        say_table(table)
+    for warning in prepared.warnings:
+        click.echo(f"WARNING    {warning}")
+    for part in prepared.parts:
+        say_table(part)
+    for kind, count in prepared.cross_findings.items():
+        if count:
+            click.echo(f"finding    {kind}: {count:,} training rows")
     click.echo(f"written    {run_dir.truncation}, {run_dir.rows_set_aside}")
 
 
 def say_table(table: "TokenTable") -> None:
     """Print what became of one file: found again or built, and how many rows it gave."""
-    how = "found" if table.build_seconds is None else f"built in {table.build_seconds:.1f} s:"
+    how = "found"
+    if table.build_seconds is not None:
+        speed = table.num_tokens / table.build_seconds
+        how = f"built in {table.build_seconds:.1f} s ({table.num_tokens:,} tokens, {speed:,.0f}/s):"
     lost = table.num_rows_in_file - len(table)
     click.echo(f"cache      {how} {table.folder}")
     click.echo(f"rows       {len(table):,} of {table.num_rows_in_file:,} in {table.source}, {lost:,} set aside")
+    for name, meant in table.manifest["unused_columns"].items():
+        if meant is not None:
+            click.echo(f"WARNING    column '{name}' is not used; was '{meant}' meant?")
     for kind, count in table.findings.items():
         click.echo(f"finding    {kind}: {count:,} rows")

@@ -8,7 +8,9 @@ from typing import NoReturn
 import click
 
 from pref_dist import __version__
+from pref_dist.cli.cache import cache
 from pref_dist.cli.evaluate import evaluate
+from pref_dist.cli.inspect import inspect
 from pref_dist.cli.predict import predict
 from pref_dist.cli.prepare import prepare
 from pref_dist.cli.report import report
@@ -38,6 +40,8 @@ def program() -> None:
 
     \b
     pref-dist sample DATA                 make a data set whose best log loss is known
+    pref-dist inspect DATA                check and describe a data set
+    pref-dist inspect DATA                look at any data set before training on it
     pref-dist train RUN.yaml              train (starting it again goes on)
     pref-dist evaluate RUN_DIR --data F   score it
     pref-dist predict RUN_DIR --data F --out submission.csv
@@ -46,7 +50,7 @@ def program() -> None:
     """
 
 
-for verb in (sample, prepare, train, evaluate, predict, report):
+for verb in (sample, inspect, prepare, cache, train, evaluate, predict, report):
     program.add_command(verb)
 
 

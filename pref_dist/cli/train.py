@@ -43,13 +43,21 @@ def train(
 
     A TERM or USR1 signal, Ctrl-C, or a file `stop` in the run folder saves at the next step and leaves.
     """
+    from pref_dist.cli.build_watch import TerminalWatch
     from pref_dist.config.load import load_config
     from pref_dist.train.assemble import TrainOptions
     from pref_dist.train.run import train as train_run
 
     config = load_config(run_yaml, overrides)
     options = TrainOptions(
-        fresh, accept_changes, limit, debug, overfit_one_step, as_json, show_nothing if as_json else show_step
+        fresh,
+        accept_changes,
+        limit,
+        debug,
+        overfit_one_step,
+        lines_to_stderr=as_json,
+        show_step=show_nothing if as_json else show_step,
+        watch_build=TerminalWatch(),
     )
     result = train_run(config, options)
     if result.is_main:

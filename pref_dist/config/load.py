@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pref_dist.config.schema import CHANGEABLE, RunConfig
+from pref_dist.config.schema import CHANGEABLE, RunConfig, SourceSection
 from pref_dist.errors import ConfigError
 
 
@@ -96,7 +96,8 @@ def explain_validation(error: ValidationError, where: str) -> str:
 
 def explain_problem(problem: Mapping[str, Any]) -> str:
     names = [str(name) for name in problem["loc"]]
-    known = known_keys(names[:-1])
+    is_source = names[:2] == ["data", "sources"] and len(names) > 3
+    known = list(SourceSection.model_fields) if is_source else known_keys(names[:-1])
     if problem["type"] == "extra_forbidden":
         nearest = difflib.get_close_matches(names[-1], known, n=1)
         everywhere = difflib.get_close_matches(names[-1], [key.split(".")[-1] for key in all_keys()], n=1)

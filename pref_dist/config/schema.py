@@ -4,12 +4,18 @@ A key stands here only when it works. `CHANGEABLE` names the keys that a resumed
 because the result does not depend on them.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
+from pref_dist.findings import Kind, Policies, Policy
+
 Backend = Literal["single", "ddp", "zero1", "zero2", "zero3", "zero3_offload"]
 Precision = Literal["fp32", "bf16", "fp16"]
+DataFormat = Literal["auto", "lmsys", "plain", "wsdm", "arena", "pairs"]
+SplitMethod = Literal["grouped_hash", "grouped_stratified", "random_stratified"]
+Template = Literal["joint", "seed_joint", "seed_siamese"]
+Truncation = Literal["fair", "last_rounds", "left", "right"]
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -41,30 +47,96 @@ class ParallelSection(Section):
     timeout_seconds: PositiveInt = Field(600, description="A collective that waits longer ends the process.")
 
 
+class SourceSection(Section):
+    path: str = Field(min_length=1, description="A file, a folder or a pattern such as data/part-*.parquet.")
+    format: DataFormat = Field("auto", description="As data.format, for this source.")
+    weight: Positive = Field(1.0, description="Weight of each of its rows in the loss.")
+
+
 class DataSection(Section):
-    train: str = Field("train.csv", description="Labelled rows (CSV, Kaggle schema).")
+    train: str | None = Field(
+        "train.csv",
+        description="Labelled rows: a CSV, JSON-lines or Parquet file (also .gz, .zst), a folder or a pattern of them.",
+    )
+    sources: Annotated[list[SourceSection], Field(min_length=1)] | None = Field(
+        None, description="Several sources instead of train: a list of {path, format, weight}."
+    )
     valid: str | None = Field(None, description="Labelled rows to evaluate on; null: hold out a part of train.")
-    split: Literal["grouped_hash"] = Field(
-        "grouped_hash", description="Hold-out by a hash of (seed, normalised prompt): no prompt on both sides."
+    test: str | None = Field(
+        None, description="Rows that will be predicted; training rows that stand there too are found (in_test)."
+    )
+    format: DataFormat = Field(
+        "auto",
+        description="Layout of the columns. lmsys: lists of turns; plain: one string each; wsdm; arena; pairs.",
+    )
+    split: SplitMethod = Field(
+        "grouped_hash",
+        description="How rows are held out when valid is null. grouped_*: no prompt on both sides. grouped_hash: by a "
+        "hash of (seed, prompt), no row ever moves; *_stratified: equal class shares, but rows move.",
     )
     valid_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        0.1, description="Share of train that is held out when valid is null."
+        0.1, description="Share of train that is held out when valid and num_folds are null."
     )
-    template: Literal["joint"] = Field("joint", description="How a row becomes text.")
-    max_tokens: int = Field(1024, ge=32, description="Tokens of a whole row, special tokens included.")
-    truncation: Literal["fair"] = Field(
-        "fair", description="Which part of a long row is kept: every segment keeps its head and its tail."
+    num_folds: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="Cut train into so many folds and hold out one of them; null: hold out valid_fraction."
+    )
+    fold: Annotated[int, Field(ge=0)] = Field(0, description="The fold that is held out.")
+    template: Template = Field(
+        "joint",
+        description="How a row becomes text. joint: prompt, A and B as three segments; seed_joint, seed_siamese: the "
+        "strings of the two public notebooks (siamese: two sequences a row).",
+    )
+    clean: Literal["none", "seed_ascii"] = Field(
+        "none", description="seed_ascii: white space collapsed and everything beyond ASCII dropped, as a notebook does."
+    )
+    max_tokens: int = Field(
+        1024, ge=32, description="Tokens of a whole row, special tokens included; with seed_siamese of each side."
+    )
+    truncation: Truncation = Field(
+        "fair",
+        description="Which part of a long row is kept. fair: every segment its head and tail; last_rounds: whole "
+        "rounds from the end; left, right: the joined row's end or beginning (so that it matters which is A).",
     )
     cache_dir: str | None = Field(
         None, description="Folder of the token caches; null: $PREF_DIST_CACHE_DIR, else ~/.cache/pref_dist."
     )
     num_workers: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Tokenising processes; 0: none but the caller, null: one a core for files over 8 MiB."
+        None, description="Tokenising processes; 0: none but the caller, null: one a core for sources over 8 MiB."
     )
-    bad_rows: Literal["keep", "set_aside", "fail"] = Field(
+    bad_rows: Policy = Field(
         "set_aside",
         description="What to do with a row that fails a check. keep: repair what can be repaired, set aside the rest.",
     )
+    checks: dict[Kind, Policy] = Field(
+        default_factory=dict,
+        description="Policy of single kinds of finding (pref_dist/findings.py), such as {duplicate_pair: set_aside}.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def let_sources_replace_train(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("sources") is not None:
+            return {"train": None, **values}
+        return values
+
+    @model_validator(mode="after")
+    def check_rows(self) -> "DataSection":
+        if (self.train is None) == (self.sources is None):
+            raise ValueError("one of train and sources is needed, and not both (set the other to null)")
+        if self.num_folds is not None and self.valid is not None:
+            raise ValueError("num_folds cuts train, so valid must be null")
+        if self.fold >= (self.num_folds or 1):
+            raise ValueError(f"fold={self.fold} needs num_folds of at least {self.fold + 1}, not {self.num_folds}")
+        Policies(self.bad_rows, self.checks)
+        return self
+
+    @property
+    def training_sources(self) -> tuple[SourceSection, ...]:
+        """The sources of training rows, one or several."""
+        if self.sources is not None:
+            return tuple(self.sources)
+        assert self.train is not None
+        return (SourceSection(path=self.train, format=self.format),)
 
 
 class ModelSection(Section):

@@ -16,7 +16,10 @@ class TokenRows(Protocol):
     """What batches need of a token table (`data/cache.py`)."""
 
     @property
-    def targets(self) -> NDArray[np.float64]: ...
+    def training_targets(self) -> NDArray[np.float64]: ...
+
+    @property
+    def weights(self) -> NDArray[np.float64]: ...
 
     @property
     def row_numbers(self) -> NDArray[np.int64]: ...
@@ -41,7 +44,7 @@ class Batch:
 
     inputs: input_ids and attention_mask, each (R, T) int64, and, where the model reads it, segment_ends
     (R, 3) int64: the exclusive ends of prompt, A and B in the row.
-    target: (R, 3) class probabilities. weight: (R,), 0 for the row of a spare micro-batch.
+    target: (R, 3) class probabilities to learn. weight: (R,) in the loss, 0 for the row of a spare micro-batch.
     row: (R,) place in the token table, -1 for the row of a spare micro-batch.
     """
 
@@ -75,8 +78,8 @@ def build_batch(table: TokenRows, micro_batch: MicroBatch, layout: BatchLayout) 
         inputs["segment_ends"] = torch.from_numpy(table.segment_ends[micro_batch.rows].astype(np.int64))
     return Batch(
         inputs,
-        target=torch.from_numpy(np.ascontiguousarray(table.targets[micro_batch.rows])),
-        weight=torch.ones(num_rows, dtype=torch.float64),
+        target=torch.from_numpy(np.ascontiguousarray(table.training_targets[micro_batch.rows])),
+        weight=torch.from_numpy(table.weights[micro_batch.rows]),
         row=torch.from_numpy(micro_batch.rows),
     )
 

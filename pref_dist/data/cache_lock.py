@@ -1,7 +1,7 @@
 """One builder for each cache entry, and no trace of one that was killed."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import current_process
 from pathlib import Path
@@ -13,9 +13,14 @@ from pref_dist.errors import DataError
 TEMPORARY = ".tmp-"
 
 
+WAIT_SECONDS = 2.0  # before anybody is told that another process is building
+
+
 @contextmanager
-def hold_lock(folder: Path) -> Iterator[None]:
+def hold_lock(folder: Path, tell_waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Be the only process that builds the cache entry `folder`; wait for another that does.
+
+    `tell_waiting` is called once if that takes more than a moment.
 
     The kernel releases the lock when its owner ends, however it ends. The lock file stays: to
     remove it would let two processes hold "the" lock. Raises DataError if the cache folder
@@ -25,7 +30,11 @@ def hold_lock(folder: Path) -> Iterator[None]:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(lock_path(folder.parent, folder.name))
-        lock.acquire()
+        try:
+            lock.acquire(timeout=WAIT_SECONDS)
+        except Timeout:
+            tell_waiting()
+            lock.acquire()
     except OSError as error:
         raise DataError(
             f"The token cache folder {folder.parent} cannot be written ({error.strerror}) and does not hold this data "

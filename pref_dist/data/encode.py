@@ -1,14 +1,13 @@
-"""From trusted rows to token ids: `[CLS] Prompt: ... [SEP] Response A: ... [SEP] Response B: ... [SEP]`.
+"""From trusted rows to token ids.
 
-Everything here is a pure function of a row, the tokenizer and `data.max_tokens`, and works on a
-chunk of rows at once: the tokenizer is the only thing that looks at single tokens.
+Everything here is a pure function of a row, the tokenizer and the settings of `data`, and works on
+a chunk of rows at once: the tokenizer is the only thing that looks at single tokens.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,17 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from pref_dist.data.folds import group_of
-from pref_dist.data.render import CUT_MARKER, HEADERS, render_joint
-from pref_dist.data.truncate import Bools, Cuts, Extra, Int32s, Ints, cut_fair
-from pref_dist.data.validate import Row
+from pref_dist.data.pairs import pair_of
+from pref_dist.data.rows import Row, Target
+from pref_dist.data.sequences import HEAD, TAIL, ChunkTokens, Ranges, cut_one_end, gather_ranges, lay_out
+from pref_dist.data.templates import build_template, num_sequences, segment_names
+from pref_dist.data.truncate import Bools, Int32s, Ints, cut_fair
+from pref_dist.data.truncate_rounds import cut_last_rounds
+from pref_dist.data.truncation_audit import Extra
 from pref_dist.errors import DataError, ModelError
 
-# Below this a segment's share holds no text worth reading.
+# Below this a segment's share holds no text worth reading. It also covers the seed templates'
+# headers, which take a token more than usual beside some texts.
 SMALLEST_SHARE_TOKENS = 4
 
 
@@ -79,19 +83,23 @@ def first_known(*ids: int | None) -> int | None:
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """A chunk of R rows, ready to be written; S is prompt, A, B.
+    """A chunk of R rows, ready to be written; S is all segments of a row, see `templates.segment_names`.
 
     `input_ids` are all rows' tokens one after another, `lengths` says where each ends.
-    `segment_ends[r, s]` is the exclusive end of segment s inside row r. The three tile the row:
-    a segment is its header, its text and the [SEP] that closes it; [CLS] belongs to the prompt.
+    `segment_ends[r, s]` is the exclusive end of segment s inside row r. The segments tile the row:
+    each is its header, its text and the special token that ends it; what opens a sequence belongs
+    to its first segment. A row of two sequences is one after the other, with equally many segments.
     `full_lengths` and `kept_lengths` count tokens of the segment's text alone (round markers
     included; header, special tokens and cut marker not), before and after truncation.
     """
 
-    rows: Ints  # (R,) row numbers in the file
+    rows: Ints  # (R,) row numbers in the source
     ids: list[str]
-    groups: npt.NDArray[np.uint64]  # (R,)
+    groups: npt.NDArray[np.uint64]  # (R,) see folds.group_of
+    pairs: npt.NDArray[np.uint64]  # (R,) see pairs.pair_of
+    is_mirrored: Bools  # (R,)
     targets: npt.NDArray[np.float64]  # (R, 3), NaN where unlabelled
+    soft_targets: npt.NDArray[np.float64]  # (R, 3), NaN where there is none
     input_ids: Int32s  # (tokens,)
     lengths: Ints  # (R,)
     segment_ends: Int32s  # (R, S)
@@ -100,97 +108,92 @@ class EncodedRows:
 
 
 class RowEncoder:
-    """Encodes rows for one tokenizer and one `data.max_tokens`; holds the tokens that every row shares.
+    """Encodes rows for one tokenizer and one way of making tokens of text: the settings of `data`.
 
+    `template` is joint, seed_joint or seed_siamese, `truncation` fair, last_rounds, left or right,
+    `clean` none or seed_ascii. `fair` and `last_rounds` treat A and B alike; `left` and `right`
+    cannot. No policy cuts a character into halves, but for `right` with a seed template, which
+    gives exactly what `tokenizer(text, truncation=True, max_length=max_tokens)` of transformers does.
     Raises DataError if `max_tokens` leaves no room for text.
     """
 
-    def __init__(self, tokenizer: TokenizerSpec, max_tokens: int) -> None:
-        self.tokenizer, self.max_tokens = tokenizer, max_tokens
-        self.backend = build_backend(tokenizer)
-        self.opening = [] if tokenizer.cls_id is None else [tokenizer.cls_id]
-        self.closing = [tokenizer.sep_id]
-        self.headers = [self.tokens_of(header) for header in HEADERS]
-        self.marker = self.tokens_of(CUT_MARKER)
+    def __init__(
+        self,
+        tokenizer: TokenizerSpec,
+        max_tokens: int,
+        template: str = "joint",
+        truncation: str = "fair",
+        clean: str = "none",
+    ) -> None:
+        self.tokenizer, self.max_tokens, self.truncation = tokenizer, max_tokens, truncation
+        self.template_name, self.clean = template, clean
+        self.backend = Tokenizer.from_str(tokenizer.json)
+        self.template = build_template(template, clean, self.backend, tokenizer.cls_id, tokenizer.sep_id)
+        self.frame = self.template.frame
         self.is_inside = find_inside_tokens(tokenizer, self.backend.get_vocab())
-        num_shared = len(self.opening) + sum(map(len, self.headers))
-        self.extra = Extra(before_b=num_shared + 2 * len(self.closing), total=num_shared + 3 * len(self.closing))
-        self.budget = max_tokens - self.extra.total
+        self.extra = self.count_extra()
         self.check_budget()
 
+    def count_extra(self) -> Extra:
+        """Return the tokens of a row that are not its text, for the audit."""
+        headers = self.template.header_lengths
+        num_before_text = np.cumsum(headers) + len(self.frame.opening)
+        before = num_before_text + len(self.frame.separator) * np.arange(len(headers))
+        copies = num_sequences(self.template_name)
+        total = sum(headers) + self.frame.count_special(len(headers))
+        names = segment_names(self.template_name)
+        return Extra(names, tuple(before.tolist()) * copies, total, copies, len(self.frame.closing))
+
     def check_budget(self) -> None:
-        smallest = self.extra.total + 3 * SMALLEST_SHARE_TOKENS
+        smallest = self.extra.total + len(self.template.header_lengths) * SMALLEST_SHARE_TOKENS
         if self.max_tokens < smallest:
             raise DataError(
                 f"data.max_tokens={self.max_tokens} leaves no room for text: headers and special tokens take "
                 f"{self.extra.total}. Raise data.max_tokens to at least {smallest}."
             )
 
-    def tokens_of(self, text: str) -> list[int]:
-        return list(self.backend.encode(text, add_special_tokens=False).ids)
-
     def encode(self, rows: Sequence[Row]) -> EncodedRows:
         """Render, tokenise, truncate and join a chunk of rows."""
-        text_ids, lengths = self.encode_segments(rows)
-        starts = np.cumsum(lengths).reshape(lengths.shape) - lengths
-        cuts = cut_fair(text_ids, starts, lengths, self.budget, len(self.marker), self.is_inside)
-        input_ids, segment_lengths = self.join(text_ids, starts, lengths, cuts)
-        no_target = (np.nan,) * 3
+        tokens = self.template.tokenize(rows)
+        ranges = self.truncate(tokens)
+        num_segments = len(self.extra.names)
+        kept_lengths = ranges.lengths[..., HEAD] + ranges.lengths[..., TAIL]
+        segment_ends = ranges.lengths.sum(axis=2).reshape(-1, num_segments).cumsum(axis=1)
+        pairs = [pair_of(row.turns) for row in rows]
         return EncodedRows(
             rows=np.array([row.row for row in rows], dtype=np.int64),
             ids=[row.id for row in rows],
             groups=np.array([group_of(turn.prompt for turn in row.turns) for row in rows], dtype=np.uint64),
-            targets=np.array([row.target or no_target for row in rows], dtype=np.float64).reshape(-1, 3),
-            input_ids=input_ids,
-            lengths=segment_lengths.sum(axis=1),
-            segment_ends=segment_lengths.cumsum(axis=1).astype(np.int32),
-            full_lengths=lengths.astype(np.int32),
-            kept_lengths=(cuts.head + cuts.tail).astype(np.int32),
+            pairs=np.array([pair for pair, _ in pairs], dtype=np.uint64),
+            is_mirrored=np.array([is_mirrored for _, is_mirrored in pairs], dtype=np.bool_),
+            targets=as_targets([row.target for row in rows]),
+            soft_targets=as_targets([row.soft_target for row in rows]),
+            input_ids=gather_ranges(tokens.pool, ranges.starts.ravel(), ranges.lengths.ravel()),
+            lengths=segment_ends[:, -1],
+            segment_ends=segment_ends.astype(np.int32),
+            full_lengths=tokens.texts.lengths.reshape(-1, num_segments).astype(np.int32),
+            kept_lengths=kept_lengths.reshape(-1, num_segments).astype(np.int32),
         )
 
-    def encode_segments(self, rows: Sequence[Row]) -> tuple[Int32s, Ints]:
-        """Return the tokens of all segments' texts in one array, and their lengths (rows, S)."""
-        segments = [pieces for row in rows for pieces in render_joint(row.turns)]
-        texts = list(chain.from_iterable(segments))
-        pieces = [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
-        ends = np.fromiter(accumulate(map(len, pieces), initial=0), dtype=np.int64, count=len(pieces) + 1)
-        text_ids = np.fromiter(chain.from_iterable(pieces), dtype=np.int32, count=int(ends[-1]))
-        piece_ends = np.cumsum([0, *map(len, segments)])
-        return text_ids, np.diff(ends[piece_ends]).reshape(-1, 3)
-
-    def join(self, text_ids: Int32s, starts: Ints, lengths: Ints, cuts: Cuts) -> tuple[Int32s, Ints]:
-        """Put headers, kept text and special tokens together; lengths of the whole segments are (rows, S)."""
-        shared = [self.opening, *self.headers, self.marker, self.closing]
-        pool = np.concatenate([text_ids, np.array(list(chain.from_iterable(shared)), dtype=np.int32)])
-        shared_starts = len(text_ids) + np.cumsum([0, *map(len, shared)])
-        # One column for each range of `pool` that a segment is made of, in the order of reading.
-        range_starts = np.empty((*lengths.shape, 6), dtype=np.int64)
-        range_lengths = np.zeros_like(range_starts)
-        for segment in range(3):
-            range_starts[:, segment, 0] = shared_starts[0]
-            range_lengths[:, segment, 0] = len(self.opening) * (segment == 0)
-            range_starts[:, segment, 1] = shared_starts[1 + segment]
-            range_lengths[:, segment, 1] = len(self.headers[segment])
-        range_starts[..., 2], range_lengths[..., 2] = starts, cuts.head
-        range_starts[..., 3], range_lengths[..., 3] = shared_starts[4], len(self.marker) * cuts.has_marker
-        range_starts[..., 4], range_lengths[..., 4] = starts + lengths - cuts.tail, cuts.tail
-        range_starts[..., 5], range_lengths[..., 5] = shared_starts[5], len(self.closing)
-        return gather_ranges(pool, range_starts.ravel(), range_lengths.ravel()), range_lengths.sum(axis=2)
+    def truncate(self, tokens: ChunkTokens) -> Ranges:
+        """Return (sequences, segments, 6) the ranges of tokens that stay."""
+        if self.truncation in ("left", "right"):
+            is_exact = self.truncation == "right" and self.template_name != "joint"
+            is_inside = None if is_exact else self.is_inside
+            return cut_one_end(tokens, self.frame, self.max_tokens, self.truncation == "left", is_inside)
+        starts, lengths = tokens.texts
+        budgets = self.max_tokens - self.frame.count_special(lengths.shape[1]) - tokens.headers.lengths.sum(axis=1)
+        num_marker = len(self.frame.marker)
+        if self.truncation == "last_rounds":
+            cuts = cut_last_rounds(tokens, budgets, num_marker, self.is_inside)
+        else:
+            cuts = cut_fair(tokens.pool, starts, lengths, budgets, num_marker, self.is_inside)
+        return lay_out(tokens, self.frame, cuts)
 
 
-def gather_ranges(pool: Int32s, starts: Ints, lengths: Ints) -> Int32s:
-    """Return `pool[start : start + length]` of all ranges, one after another."""
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    gathered: Int32s = pool[np.arange(total) + np.repeat(starts - (ends - lengths), lengths)]
-    return gathered
-
-
-def build_backend(tokenizer: TokenizerSpec) -> Tokenizer:
-    backend = Tokenizer.from_str(tokenizer.json)
-    # A response that contains "[SEP]" must not be able to end its segment.
-    backend.encode_special_tokens = True
-    return backend
+def as_targets(targets: Sequence[Target | None]) -> npt.NDArray[np.float64]:
+    """Return (R, 3), NaN where there is none."""
+    return np.array([target or (np.nan,) * 3 for target in targets], dtype=np.float64).reshape(-1, 3)
 
 
 def find_inside_tokens(tokenizer: TokenizerSpec, vocab: Mapping[str, int]) -> Bools:

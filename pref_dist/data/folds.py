@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pref_dist.data.mixing import mix64
 from pref_dist.errors import DataError
 
+Groups = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.int64]
 
 NEITHER_LETTER_NOR_DIGIT = re.compile(r"[\W_]+")
@@ -30,7 +31,7 @@ def group_of(prompt_turns: Iterable[str]) -> int:
     return int.from_bytes(hashlib.blake2b(normalised.encode("utf-8"), digest_size=8).digest(), "little")
 
 
-def split_hold_out(groups: npt.NDArray[np.uint64], seed: int, valid_fraction: float) -> tuple[Rows, Rows]:
+def split_hold_out(groups: Groups, seed: int, valid_fraction: float) -> tuple[Rows, Rows]:
     """Return the positions of (train, valid) rows in `groups`, both in rising order.
 
     A row's side is a function of its group and the seed alone: adding rows moves no other row,
@@ -49,7 +50,7 @@ def split_hold_out(groups: npt.NDArray[np.uint64], seed: int, valid_fraction: fl
     return train, valid
 
 
-def draw_uniform(groups: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.float64]:
+def draw_uniform(groups: Groups, seed: int) -> npt.NDArray[np.float64]:
     """Return a number in [0, 1) for each group, the same in every process and on every machine."""
     mixed = mix64(groups ^ mix64(np.uint64(seed)))
     return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53

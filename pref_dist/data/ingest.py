@@ -1,189 +1,118 @@
-"""From a CSV file to raw rows: numbered, all cells as strings, none lost.
+"""From a source (a file, a folder, a pattern) to raw rows: numbered, told apart, none lost."""
 
-The standard library's reader does it: it streams, it is strict about quotes, and it hands ragged
-rows over as they are. pandas and pyarrow drop or fill up some of those without a word.
-"""
-
-import codecs
-import csv
-import difflib
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple, TextIO
 
+from pref_dist.data.formats import Layout, RawRow, are_pairs, build_raw_row, find_layout, list_unused
+from pref_dist.data.records import NUM_RECORDS_LOOKED_AT, Meter, find_files, iterate_records, read_columns
 from pref_dist.errors import DataError
-from pref_dist.labels import ID_COLUMN, TEXT_COLUMNS, WINNER_COLUMNS
 
-TextFormat = Literal["json_turns", "plain"]
-
-NUM_ROWS_LOOKED_AT = 1000
-# No honest cell is longer; a quote that is never closed would otherwise read the whole file into one.
-MAX_CELL_CHARACTERS = 2**26
-# Python's repr of a list opens with [' : such a file is JSON gone wrong, and not plain text.
-LOOKS_LIKE_TURNS = re.compile(r"""\s*\[\s*(?:["'\]]|null\b)""")
+DEFAULT_ORDER_SEED = 42
 
 
-class RawRow(NamedTuple):
-    """One data row as it stands in the file; `fault` says why its cells cannot be told apart."""
+@dataclass(frozen=True)
+class SourceRequest:
+    """What to read, and how.
 
-    row: int  # 1-based number of the data row
-    id: str
-    texts: tuple[str, str, str]  # cells of prompt, response_a, response_b
-    winners: tuple[str, str, str] | None  # cells of the winner columns; None: an unlabelled file
-    fault: str | None = None
+    `path` is a file, a folder or a pattern. `format` is one of `formats.Format` or "auto"; whether texts
+    are lists of turns or plain strings is then decided by the majority of the first cells. `order_seed`
+    decides which response of a chosen/rejected pair is shown first. Without `with_labels` label columns
+    are passed over.
+    """
+
+    path: Path
+    format: str = "auto"
+    order_seed: int = DEFAULT_ORDER_SEED
+    with_labels: bool = True
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """What the header and the first rows of a file say about it."""
+    """One file of a source, and what its columns are."""
 
     path: Path
     columns: tuple[str, ...]
-    is_labelled: bool
-    text_format: TextFormat
+    layout: Layout
 
     @property
-    def used_columns(self) -> list[int]:
-        """Positions of id, the three texts and, in a labelled file, the three winners."""
-        names = (ID_COLUMN, *TEXT_COLUMNS, *(WINNER_COLUMNS if self.is_labelled else ()))
-        return [self.columns.index(name) for name in names]
+    def unused_columns(self) -> dict[str, str | None]:
+        """Columns that are not read, each with the known name that it may have been meant for."""
+        return list_unused(self.layout, self.columns)
 
 
-def open_source(path: Path) -> SourceFile:
-    """Look at the header and the first rows of a CSV file in the Kaggle schema.
+@dataclass(frozen=True)
+class Source:
+    """The files that a path names, in the order of their names; all of one format, all labelled or none."""
 
-    Whether texts are JSON lists of turns or plain strings is decided once for the file, by the
-    majority of the first cells. Raises DataError for a file that cannot be read, is empty, has
-    no data rows, or lacks a column.
+    path: Path
+    files: tuple[SourceFile, ...]
+
+    @property
+    def layout(self) -> Layout:
+        return self.files[0].layout
+
+    @property
+    def format(self) -> str:
+        return self.layout.format
+
+    @property
+    def is_labelled(self) -> bool:
+        return self.layout.is_labelled
+
+
+def open_source(request: SourceRequest) -> Source:
+    """Look at the columns and first rows of every file of a source.
+
+    Raises DataError for a file that cannot be read, has no data rows, lacks a column, or differs
+    from the first one.
     """
-    records = iterate_records(path)
-    columns = next(records, None)
-    if columns is None:
-        raise DataError(f"{path} is empty. It must have a header line with {describe_columns()}, and data rows.")
-    is_labelled = check_columns(path, columns)
-    first = next(records, None)
-    if first is None:
+    files = [open_file(file, request) for file in find_files(request.path)]
+    for file in files[1:]:
+        check_alike(files[0], file)
+    return Source(request.path, tuple(files))
+
+
+def open_file(path: Path, request: SourceRequest) -> SourceFile:
+    columns = read_columns(path)
+    first = list(islice(iterate_records(path), NUM_RECORDS_LOOKED_AT))
+    layout = find_layout(path, columns, request.format, first, request.order_seed, request.with_labels)
+    if not first:
         raise DataError(f"{path} has a header but no data rows. Add rows, or name another file.")
-    looked_at = chain([first], islice(records, NUM_ROWS_LOOKED_AT - 1))
-    return SourceFile(path, tuple(columns), is_labelled, guess_text_format(columns, looked_at))
+    return SourceFile(path, columns, layout)
 
 
-def iterate_raw_rows(source: SourceFile) -> Iterator[RawRow]:
-    """Yield every data row of the file in its order; ragged ones carry a `fault`.
+def holds_pairs(request: SourceRequest) -> bool:
+    """Return whether the source holds chosen/rejected pairs, whose order is drawn."""
+    if request.format != "auto":
+        return request.format == "pairs"
+    return are_pairs(read_columns(find_files(request.path)[0]))
 
-    Reads as a stream: memory is bounded by the largest row. Raises DataError naming the place
-    where the file is not UTF-8 or its quotes do not match: rows after it cannot be counted.
+
+def check_alike(first: SourceFile, other: SourceFile) -> None:
+    for name, found, expected in (
+        ("format", other.layout.format, first.layout.format),
+        ("label columns", other.layout.labels.columns, first.layout.labels.columns),
+        ("id column", other.layout.id_column, first.layout.id_column),
+    ):
+        if found != expected:
+            raise DataError(
+                f"{other.path} and {first.path} are read as one source, but differ in their {name}: "
+                f"{found or 'none'} and {expected or 'none'}. Name them apart in data.sources, or name data.format."
+            )
+
+
+def iterate_raw_rows(source: Source, meter: Meter | None = None) -> Iterator[tuple[int, RawRow]]:
+    """Yield (index of the file, row) for every data row of the source, in order, numbered from 1 over all files.
+
+    Reads as a stream: memory is bounded by the largest row. `meter` counts the bytes read. Raises
+    DataError naming the place where a file is damaged: rows after it cannot be counted.
     """
-    records = islice(iterate_records(source.path), 1, None)
-    used = source.used_columns
-    for number, cells in enumerate(records, start=1):
-        if len(cells) == len(source.columns):
-            yield build_raw_row(number, [cells[index] for index in used])
-        else:
-            fault = f"{len(cells)} cells where the header has {len(source.columns)}"
-            row_id = cells[used[0]] if used[0] < len(cells) else ""
-            yield RawRow(number, row_id, ("", "", ""), None, fault)
-
-
-def build_raw_row(number: int, cells: Sequence[str]) -> RawRow:
-    row_id, prompt, response_a, response_b, *winners = cells
-    labels = (winners[0], winners[1], winners[2]) if winners else None
-    return RawRow(number, row_id, (prompt, response_a, response_b), labels)
-
-
-def iterate_records(path: Path) -> Iterator[list[str]]:
-    """Yield the header and then every record that isn't a blank line. Raises DataError."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            yield from parse_records(path, file)
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read: {error.strerror}. Check the path (data.train, data.valid or --data)."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 text: {locate_undecodable(path)}. Convert it, for example with: iconv -t UTF-8 -f ..."
-        ) from error
-
-
-def parse_records(path: Path, file: TextIO) -> Iterator[list[str]]:
-    csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL_CHARACTERS))
-    reader = csv.reader(file, strict=True)
-    number, first_line = 0, 1
-    try:
-        for record in reader:
-            if record:
-                yield record
-                number += 1
-            first_line = reader.line_num + 1
-    except csv.Error as error:
-        place = f"data row {number}" if number else "the header"
-        raise DataError(
-            f"{path} is not well-formed CSV: {place}, which begins in line {first_line:,}: {error}. Close the quote "
-            f'that is opened there; a quote inside a quoted cell is written twice ("").'
-        ) from error
-
-
-def locate_undecodable(path: Path) -> str:
-    """Return where the first byte stands that is not UTF-8."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    offset, num_lines = 0, 1
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(2**20), b""):
-            num_waiting = len(decoder.getstate()[0])
-            try:
-                decoder.decode(block)
-            except UnicodeDecodeError as error:
-                line = num_lines + error.object[: error.start].count(b"\n")
-                value = error.object[error.start]
-                return f"byte {value:#04x} at offset {offset - num_waiting + error.start:,}, line {line:,}"
-            offset += len(block)
-            num_lines += block.count(b"\n")
-    return f"it ends inside a character, at offset {offset:,}"
-
-
-def check_columns(path: Path, columns: Sequence[str]) -> bool:
-    """Return whether the file is labelled. Raises DataError if a column is missing or stands twice."""
-    known = (ID_COLUMN, *TEXT_COLUMNS, *WINNER_COLUMNS)
-    repeated = [name for name in known if columns.count(name) > 1]
-    if repeated:
-        raise DataError(
-            f"{path}: column {repeated[0]!r} stands {columns.count(repeated[0])} times. Rename all but one."
-        )
-    is_labelled = any(name in columns for name in WINNER_COLUMNS)
-    needed = (ID_COLUMN, *TEXT_COLUMNS, *(WINNER_COLUMNS if is_labelled else ()))
-    missing = [name for name in needed if name not in columns]
-    if missing:
-        raise DataError(explain_missing(path, missing, columns))
-    return is_labelled
-
-
-def explain_missing(path: Path, missing: Sequence[str], columns: Sequence[str]) -> str:
-    found = ", ".join(repr(name) for name in columns)
-    others = [name for name in columns if name not in (ID_COLUMN, *TEXT_COLUMNS, *WINNER_COLUMNS)]
-    nearest = [(name, difflib.get_close_matches(name, others, n=1)) for name in missing]
-    hints = [f"Rename {near[0]!r} to {name!r}?" for name, near in nearest if near]
-    if len(columns) == 1 and re.search(r"[;\t|]", columns[0]):
-        hints = ["The header has no comma: save the file with commas between the cells."]
-    remedy = " ".join(hints) or f"The file needs {describe_columns()}."
-    names = ", ".join(repr(name) for name in missing)
-    return f"{path} lacks {len(missing)} column{'s' * (len(missing) > 1)}: {names} (it has {found}). {remedy}"
-
-
-def describe_columns() -> str:
-    texts = ", ".join((ID_COLUMN, *TEXT_COLUMNS))
-    return f"the columns {texts} and, where it is labelled, {', '.join(WINNER_COLUMNS)}"
-
-
-def guess_text_format(columns: Sequence[str], records: Iterable[Sequence[str]]) -> TextFormat:
-    positions = [columns.index(name) for name in TEXT_COLUMNS]
-    num_filled = num_turn_lists = 0
-    for record in records:
-        if len(record) == len(columns):
-            cells = [record[index] for index in positions if record[index].strip()]
-            num_filled += len(cells)
-            num_turn_lists += sum(1 for cell in cells if LOOKS_LIKE_TURNS.match(cell))
-    return "json_turns" if 2 * num_turn_lists > num_filled else "plain"
+    number = 0
+    for index, file in enumerate(source.files):
+        read = set(file.layout.columns)
+        wanted = [name for name in file.columns if name in read]
+        for record in iterate_records(file.path, wanted, meter):
+            number += 1
+            yield index, build_raw_row(number, record, file.layout)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,13 @@ from pref_dist.errors import PlanError
 Rows = NDArray[np.int64]
 Lengths = NDArray[np.int32]
 
+# So many rows are planned at once: enough to share numpy's cost a call, few enough to start quickly.
+ROWS_A_BLOCK = 2**16
+
 _NO_ROWS: Rows = np.empty(0, dtype=np.int64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class MicroBatch:
     """Rows that go through the model together; no rows: a spare one, run with weight 0.
 
@@ -33,7 +37,7 @@ class MicroBatch:
     rows: Rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlannedStep:
     """One optimiser step. step counts from 0 over the whole run, index within its epoch."""
 
@@ -94,36 +98,46 @@ class Plan:
         """Names everything that the order of rows depends on."""
         settings = (self.rows_per_step, self.token_budget, self.micro_batch_multiple, self.seed)
         content = hashlib.sha256(repr(settings).encode())
-        content.update(np.ascontiguousarray(self.rows).tobytes())
-        content.update(np.ascontiguousarray(self.lengths).tobytes())
+        content.update(np.ascontiguousarray(self.rows).data)
+        content.update(np.ascontiguousarray(self.lengths).data)
         return content.hexdigest()
 
     def steps(self, start: int = 0) -> Iterator[PlannedStep]:
         """Yield the planned steps from step `start` on, without planning the ones before it."""
-        epoch, order = -1, _NO_ROWS
-        for step in range(start, self.num_steps):
-            if step // self.steps_per_epoch != epoch:
-                epoch = step // self.steps_per_epoch
-                order = plan_order(len(self.rows), self.seed, epoch)
-            yield self._plan_step(step, epoch, order)
+        while start < self.num_steps:
+            epoch, index = divmod(start, self.steps_per_epoch)
+            end = min(self.steps_per_epoch, index + self.num_steps - start)
+            yield from self._plan_epoch(epoch, index, end)
+            start += end - index
 
-    def _plan_step(self, step: int, epoch: int, order: Rows) -> PlannedStep:
-        index = step - epoch * self.steps_per_epoch
-        chosen = order[index * self.rows_per_step : (index + 1) * self.rows_per_step]
-        # Ties in length are broken by row, so that the cut does not depend on the sort's whims.
-        chosen = chosen[np.lexsort((chosen, -self.lengths[chosen]))]
-        lengths = self.lengths[chosen]
-        borders = cut_step(lengths, self.token_budget, self.micro_batch_multiple)
-        parts = [self.rows[chosen[start:end]] for start, end in pairwise(borders)]
-        return PlannedStep(
-            step=step,
-            epoch=epoch,
-            index=index,
-            micro_batches=tuple(MicroBatch(number, rows) for number, rows in enumerate(parts)),
-            num_rows=len(chosen),
-            num_tokens=int(lengths.sum()),
-            num_padded_tokens=int(padded_tokens(lengths, borders).sum()),
-        )
+    def _plan_epoch(self, epoch: int, index: int, end: int) -> Iterator[PlannedStep]:
+        """Yield the steps [index, end) of one epoch; a block of them shares the cost of numpy's calls."""
+        order = plan_order(len(self.rows), self.seed, epoch)
+        steps_a_block = max(1, ROWS_A_BLOCK // self.rows_per_step)
+        num_full = len(order) // self.rows_per_step
+        while index < end:
+            # The last step of an epoch may be shorter, so it makes a block of its own.
+            num_steps = min(steps_a_block, end - index, max(1, num_full - index))
+            chosen = order[index * self.rows_per_step : (index + num_steps) * self.rows_per_step]
+            yield from self._plan_block(epoch, index, chosen.reshape(num_steps, -1))
+            index += num_steps
+
+    def _plan_block(self, epoch: int, index: int, chosen: Rows) -> Iterator[PlannedStep]:
+        """Yield the steps from `index` on that are made of `chosen` (S, R), places in `rows`, a step a line."""
+        chosen, lengths = sort_longest_first(chosen, self.lengths[chosen])
+        rows, num_tokens = self.rows[chosen], lengths.sum(axis=1).tolist()
+        cuts = cut_steps(lengths, self.token_budget, self.micro_batch_multiple)
+        for place, cut in enumerate(cuts):
+            parts = [rows[place, start:end] for start, end in pairwise(cut.borders)]
+            yield PlannedStep(
+                step=epoch * self.steps_per_epoch + index + place,
+                epoch=epoch,
+                index=index + place,
+                micro_batches=tuple(MicroBatch(number, part) for number, part in enumerate(parts)),
+                num_rows=rows.shape[1],
+                num_tokens=num_tokens[place],
+                num_padded_tokens=cut.num_padded_tokens,
+            )
 
 
 def check_budget(rows: Rows, lengths: Lengths, token_budget: int, setting: str) -> None:
@@ -143,43 +157,87 @@ def check_budget(rows: Rows, lengths: Lengths, token_budget: int, setting: str) 
 def plan_order(num_rows: int, seed: int, epoch: int) -> Rows:
     """Return a random order of `num_rows` rows that is the same on every machine and numpy version.
 
-    Rows are sorted by a 64-bit hash of (seed, epoch, row): SplitMix64, Steele et al. 2014.
+    Rows are sorted by a 64-bit hash of (seed, epoch, row): SplitMix64, Steele et al. 2014. It is
+    a bijection, so no two keys are equal and any sort gives the same order.
     """
     keys = mix64(np.arange(num_rows, dtype=np.uint64) ^ mix64(np.uint64(seed) ^ mix64(np.uint64(epoch))))
-    return np.argsort(keys, kind="stable").astype(np.int64)
+    return np.argsort(keys).astype(np.int64, copy=False)
 
 
-def cut_step(lengths: Lengths, token_budget: int, multiple: int) -> Rows:
-    """Return the borders (n + 1,) that cut rows sorted by length into n micro-batches.
+def sort_longest_first(rows: Rows, lengths: Lengths) -> tuple[Rows, Rows]:
+    """Sort rows (..., R) and their lengths along the last axis: longest first, ties by rising row.
 
-    They are near-equal in tokens; n is the smallest multiple of `multiple` (never more than the
-    rows) for which none holds more than `token_budget` tokens, padding included.
+    Row and length share one word, because one key sorts several times faster than two. Rows are
+    0 or more; with lengths of up to 2^31 they may go up to 2^32.
     """
-    num_rows = len(lengths)
-    needed = -(-int(lengths.sum()) // token_budget)
-    while True:
-        count = min(-(-needed // multiple) * multiple, num_rows)
-        borders = cut_evenly(lengths, count)
-        if count == num_rows or padded_tokens(lengths, borders).max() <= token_budget:
-            return borders
-        needed = count + 1
+    longest, row_bits = int(lengths.max()), int(rows.max()).bit_length()
+    assert rows.min() >= 0
+    assert row_bits + longest.bit_length() < 64
+    words = (longest - lengths).astype(np.int64) << row_bits | rows
+    words.sort(axis=-1)
+    return words & ((1 << row_bits) - 1), longest - (words >> row_bits)
 
 
-def cut_evenly(lengths: Lengths, count: int) -> Rows:
-    """Return borders (count + 1,) of non-empty runs of rows whose token sums are as equal as cuts allow."""
-    ends = np.cumsum(lengths, dtype=np.int64)
-    goals = ends[-1] * np.arange(1, count) / count
-    cuts = np.searchsorted(ends - lengths / 2, goals)
+class StepCut(NamedTuple):
+    """Where one step is cut: micro-batch i holds the sorted rows [borders[i], borders[i + 1])."""
+
+    borders: list[int]
+    num_padded_tokens: int
+
+
+def cut_steps(lengths: Rows, token_budget: int, multiple: int) -> list[StepCut]:
+    """Cut each step of `lengths` (S, R), rows sorted longest first, into micro-batches near-equal in tokens.
+
+    Their number is the smallest multiple of `multiple` (never more than the rows) for which none
+    holds more than `token_budget` tokens, padding included.
+    """
+    num_steps, num_rows = lengths.shape
+    needed = -(-lengths.sum(axis=1) // token_budget)
+    counts = np.minimum(-(-needed // multiple) * multiple, num_rows)
+    cuts = [StepCut([], 0)] * num_steps
+    is_open = np.ones(num_steps, dtype=bool)
+    while is_open.any():
+        count = int(counts[is_open].min())
+        steps = np.flatnonzero(is_open & (counts == count))
+        borders = cut_evenly(lengths[steps], count)
+        padded = padded_tokens(lengths[steps], borders)
+        fits = (padded.max(axis=1) <= token_budget) | (count == num_rows)
+        for step, places, total in zip(steps[fits], borders[fits].tolist(), padded[fits].sum(axis=1), strict=True):
+            cuts[step] = StepCut(places, int(total))
+        is_open[steps[fits]] = False
+        counts[steps[~fits]] = min((count // multiple + 1) * multiple, num_rows)
+    return cuts
+
+
+def cut_evenly(lengths: Rows, count: int) -> Rows:
+    """Return borders (S, count + 1) of non-empty runs of rows whose token sums are as equal as cuts allow."""
+    num_steps, num_rows = lengths.shape
+    ends = np.cumsum(lengths, axis=1, dtype=np.int64)
     places = np.arange(1, count)
+    # A row falls before a cut if its middle does. Both are doubled, and goals rounded up, so that all is whole.
+    middles = 2 * ends - lengths
+    goals = -(-2 * ends[:, -1:] * places // count)
+    cuts = search_each(middles, goals)
     # Every run holds a row: no cut before its place from the left, nor after its place from the right.
-    cuts = np.maximum.accumulate(np.maximum(cuts, places) - places) + places
-    cuts = np.minimum(cuts, len(lengths) - count + places)
-    return np.concatenate(([0], cuts, [len(lengths)])).astype(np.int64)
+    cuts = np.maximum.accumulate(np.maximum(cuts, places) - places, axis=1) + places
+    cuts = np.minimum(cuts, num_rows - count + places)
+    first, last = np.zeros((num_steps, 1), np.int64), np.full((num_steps, 1), num_rows)
+    return np.concatenate((first, cuts, last), axis=1)
 
 
-def padded_tokens(lengths: Lengths, borders: Rows) -> Rows:
-    """Return (n,) tokens of each micro-batch with every row padded to its longest (rows sorted, longest first)."""
-    return np.diff(borders) * lengths[borders[:-1]].astype(np.int64)
+def search_each(values: Rows, goals: Rows) -> Rows:
+    """Return (S, G): in each line, how many of the rising `values` (S, R) are below each of `goals` (S, G)."""
+    num_lines, width = values.shape
+    lines = np.arange(num_lines)[:, None]
+    # Shifted past one another, the lines are one rising sequence and need one search.
+    shifts = lines * (int(values.max()) + int(goals.max(initial=0)) + 1)
+    found: Rows = np.searchsorted((values + shifts).ravel(), goals + shifts) - lines * width
+    return found
+
+
+def padded_tokens(lengths: Rows, borders: Rows) -> Rows:
+    """Return (S, n) tokens of each micro-batch with every row padded to its longest (rows sorted, longest first)."""
+    return np.diff(borders, axis=1) * np.take_along_axis(lengths, borders[:, :-1], axis=1)
 
 
 def plan_evaluation(rows: Rows, lengths: Lengths, token_budget: int) -> tuple[MicroBatch, ...]:
@@ -189,11 +247,11 @@ def plan_evaluation(rows: Rows, lengths: Lengths, token_budget: int) -> tuple[Mi
     on the number of ranks, hence neither do the logits.
     """
     check_budget(rows, lengths, token_budget, "evaluate.token_budget")
-    order = np.lexsort((rows, -lengths))
+    rows, sorted_lengths = sort_longest_first(rows, lengths)
     batches: list[MicroBatch] = []
     start = 0
-    while start < len(order):
-        end = start + token_budget // int(lengths[order[start]])
-        batches.append(MicroBatch(len(batches), rows[order[start:end]]))
+    while start < len(rows):
+        end = start + token_budget // int(sorted_lengths[start])
+        batches.append(MicroBatch(len(batches), rows[start:end]))
         start = end
     return tuple(batches)

@@ -13,7 +13,7 @@ A row with one turn has no round markers.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pref_dist.data.validate import Turn
+from pref_dist.data.rows import Turn
 
 # A line of its own, since a byte-level tokenizer then reads what follows as the start of a line.
 HEADERS = ("Prompt:\n", "Response A:\n", "Response B:\n")

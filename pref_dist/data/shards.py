@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pref_dist.data.encode import EncodedRows
+from pref_dist.labels import NUM_CLASSES
 
 # A record batch is what the writer holds in memory; a shard is one file.
 TOKENS_PER_BATCH = 2**21
@@ -20,18 +21,23 @@ ROWS_PER_BATCH = 2**13
 TOKENS_PER_SHARD = 2**27
 ROWS_PER_SHARD = 2**16
 
-SCHEMA = pa.schema(
-    [
-        pa.field("row", pa.int64(), nullable=False),
-        pa.field("id", pa.large_string(), nullable=False),
-        pa.field("group", pa.uint64(), nullable=False),
-        pa.field("target", pa.list_(pa.float64(), 3), nullable=False),
-        pa.field("input_ids", pa.large_list(pa.int32()), nullable=False),
-        pa.field("segment_ends", pa.list_(pa.int32(), 3), nullable=False),
-        pa.field("full_lengths", pa.list_(pa.int32(), 3), nullable=False),
-        pa.field("kept_lengths", pa.list_(pa.int32(), 3), nullable=False),
-    ]
-)
+
+def build_schema(num_segments: int) -> Any:
+    """Return the pyarrow.Schema of rows with so many segments (over all their sequences)."""
+    columns = {
+        "row": pa.int64(),
+        "id": pa.large_string(),
+        "group": pa.uint64(),
+        "pair": pa.uint64(),
+        "is_mirrored": pa.uint8(),  # 0 or 1; Arrow packs bools into bits, which numpy cannot map
+        "target": pa.list_(pa.float64(), NUM_CLASSES),
+        "soft_target": pa.list_(pa.float64(), NUM_CLASSES),
+        "input_ids": pa.large_list(pa.int32()),
+        "segment_ends": pa.list_(pa.int32(), num_segments),
+        "full_lengths": pa.list_(pa.int32(), num_segments),
+        "kept_lengths": pa.list_(pa.int32(), num_segments),
+    }
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
 
 
 def write_shards(folder: Path, chunks: Iterable[EncodedRows]) -> list[str]:
@@ -46,7 +52,7 @@ def write_shards(folder: Path, chunks: Iterable[EncodedRows]) -> list[str]:
     while batch is not None:
         names.append(f"rows-{len(names):05d}.arrow")
         with open(folder / names[-1], "wb") as file:
-            with pa.ipc.new_file(file, SCHEMA) as writer:
+            with pa.ipc.new_file(file, batch.schema) as writer:
                 num_rows = num_tokens = 0
                 while batch is not None and num_rows < ROWS_PER_SHARD and num_tokens < TOKENS_PER_SHARD:
                     writer.write_batch(batch)
@@ -79,19 +85,23 @@ def build_batch(chunks: Sequence[EncodedRows]) -> Any:
     def flat(name: str) -> npt.NDArray[Any]:
         return np.concatenate([getattr(chunk, name) for chunk in chunks]).ravel()
 
+    num_segments = chunks[0].segment_ends.shape[1]
     offsets = np.concatenate([[0], np.cumsum(flat("lengths"))])
     columns = [
         pa.array(flat("rows")),
         pa.array([row_id for chunk in chunks for row_id in chunk.ids], pa.large_string()),
         pa.array(flat("groups")),
-        pa.FixedSizeListArray.from_arrays(flat("targets"), 3),
+        pa.array(flat("pairs")),
+        pa.array(flat("is_mirrored").astype(np.uint8)),
+        pa.FixedSizeListArray.from_arrays(flat("targets"), NUM_CLASSES),
+        pa.FixedSizeListArray.from_arrays(flat("soft_targets"), NUM_CLASSES),
         pa.LargeListArray.from_arrays(offsets, flat("input_ids")),
         *(
-            pa.FixedSizeListArray.from_arrays(flat(name), 3)
+            pa.FixedSizeListArray.from_arrays(flat(name), num_segments)
             for name in ("segment_ends", "full_lengths", "kept_lengths")
         ),
     ]
-    return pa.record_batch(columns, schema=SCHEMA)
+    return pa.record_batch(columns, schema=build_schema(num_segments))
 
 
 def map_batches(paths: Iterable[Path]) -> list[Any]:
@@ -103,7 +113,8 @@ def map_batches(paths: Iterable[Path]) -> list[Any]:
     return batches
 
 
-def read_triples(batch: Any, name: str) -> npt.NDArray[Any]:
-    """Return a column of three numbers a row as a read-only array (rows, 3), without a copy."""
-    values: npt.NDArray[Any] = batch.column(name).flatten().to_numpy(zero_copy_only=True)
-    return values.reshape(-1, 3)
+def read_vectors(batch: Any, name: str) -> npt.NDArray[Any]:
+    """Return a column of equally many numbers a row as a read-only array (rows, numbers), without a copy."""
+    column = batch.column(name)
+    values: npt.NDArray[Any] = column.flatten().to_numpy(zero_copy_only=True)
+    return values.reshape(-1, column.type.list_size)

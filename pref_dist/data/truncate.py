@@ -1,14 +1,15 @@
-"""Truncation `fair`: a long row loses the middle of its long segments, never a whole segment.
+"""Truncation `fair`: a long sequence loses the middle of its long segments, never a whole segment.
 
 Plain right truncation of the joined text takes response B first, and with it the answer. Here the
-three segments (prompt, A, B) share the budget: what one does not need goes to the others, and a
-segment that must be cut keeps its head and its tail. A and B are treated alike to the token, so
-that swapping them swaps the result, and a row's result depends on nothing but the row.
+segments share the budget: what one does not need goes to the others, and a segment that must be
+cut keeps its head and its tail. Two responses are treated alike to the token, so that swapping
+them swaps the result, and a row's result depends on nothing but the row.
 
-In this file S is the axis of the three segments, in the order prompt, A, B.
+In this file Q is the axis of sequences and K that of the segments of one sequence: prompt, A and
+B, or prompt and one response.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,32 +18,43 @@ Ints = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
 Bools = npt.NDArray[np.bool_]
 
-SEGMENTS = ("prompt", "response_a", "response_b")
-
 
 class Cuts(NamedTuple):
-    """What is kept of each segment: `head` first and `tail` last tokens, (rows, S) each."""
+    """What is kept of each segment's text, (Q, K) each.
 
+    `skip` tokens are dropped at its start, then `head` tokens are kept; `tail` tokens are kept at
+    its end. Where head and tail meet, nothing between them is lost.
+    """
+
+    skip: Ints
     head: Ints
     tail: Ints
     has_marker: Bools  # the cut marker stands between head and tail
 
 
-def cut_fair(ids: Int32s, starts: Ints, lengths: Ints, budget: int, num_marker: int, is_inside: Bools) -> Cuts:
-    """Return what to keep of segments `ids[start : start + length]`, all rows at once.
+def keep_all(lengths: Ints) -> Cuts:
+    return Cuts(np.zeros_like(lengths), lengths.copy(), np.zeros_like(lengths), np.zeros(lengths.shape, dtype=np.bool_))
 
-    `starts` and `lengths` are (rows, S); head, marker (`num_marker` tokens) and tail of the three
-    segments together never exceed `budget`. `is_inside[id]` says that a token begins inside a
-    character: no cut is made before such a token.
+
+def cut_fair(ids: Int32s, starts: Ints, lengths: Ints, budget: int | Ints, num_marker: int, is_inside: Bools) -> Cuts:
+    """Return what to keep of segments `ids[start : start + length]`, all sequences at once.
+
+    `starts` and `lengths` are (Q, K), `budget` is one number or (Q,): head, marker (`num_marker`
+    tokens) and tail of a sequence's segments together never exceed it. `is_inside[id]` says that
+    a token begins inside a character: no cut is made before such a token.
     """
-    shares = share_fairly(lengths, budget)
+    return cut_middles(ids, starts, lengths, share_fairly(lengths, budget), num_marker, is_inside)
+
+
+def cut_middles(ids: Int32s, starts: Ints, lengths: Ints, shares: Ints, num_marker: int, is_inside: Bools) -> Cuts:
+    """Cut each segment to its share of tokens, marker included, keeping head and tail."""
     # A share too small for the marker and a token on both sides keeps its head alone.
     has_marker = (shares < lengths) & (shares >= num_marker + 2)
-    kept = shares - num_marker * has_marker
+    kept = np.minimum(shares, lengths) - num_marker * has_marker
     tail = np.where(has_marker, kept // 2, 0)
-    head_ends = starts + move_to_border(ids, starts, kept - tail, lengths, is_inside, step=-1)
-    tail_starts = starts + move_to_border(ids, starts, lengths - tail, lengths, is_inside, step=+1)
-    return Cuts(head_ends - starts, np.where(has_marker, starts + lengths - tail_starts, 0), has_marker)
+    head = move_to_border(ids, starts, kept - tail, lengths, is_inside, step=-1)
+    tail_starts = move_to_border(ids, starts, lengths - tail, lengths, is_inside, step=+1)
+    return Cuts(np.zeros_like(head), head, np.where(has_marker, lengths - tail_starts, 0), has_marker)
 
 
 def move_to_border(ids: Int32s, starts: Ints, cuts: Ints, lengths: Ints, is_inside: Bools, step: int) -> Ints:
@@ -57,20 +69,15 @@ def move_to_border(ids: Int32s, starts: Ints, cuts: Ints, lengths: Ints, is_insi
     return cuts
 
 
-def share_fairly(lengths: Ints, budget: int) -> Ints:
-    """Fill the segments of each row like vessels until `budget` tokens are out; (rows, S) -> (rows, S).
+def share_fairly(lengths: Ints, budget: int | Ints) -> Ints:
+    """Fill the segments of each sequence like vessels until `budget` tokens are out; (Q, K) -> (Q, K).
 
     All segments are cut to one level, those below it stay whole. Of the one or two tokens that
-    three do not divide, an odd one goes to the prompt; two go to A and B, which never differ.
+    the segments do not divide, an odd one goes to the prompt; two go to A and B, which never differ.
     """
-    low, middle, _ = np.moveaxis(np.sort(lengths, axis=1), 1, 0)
-    level = np.select(
-        [3 * low >= budget, low + 2 * middle >= budget],
-        [np.full_like(low, budget // 3), (budget - low) // 2],
-        budget - low - middle,
-    )
-    shares: Ints = np.minimum(lengths, level[:, None])
-    spare = budget - shares.sum(axis=1)
+    budgets = np.broadcast_to(np.asarray(budget, dtype=np.int64), len(lengths))
+    shares: Ints = np.minimum(lengths, find_level(lengths, budgets)[:, None])
+    spare = budgets - shares.sum(axis=1)
     has_room = lengths > shares
     shares[:, 0] += (spare == 1) & has_room[:, 0]
     # Two are over only where all three are cut.
@@ -78,61 +85,14 @@ def share_fairly(lengths: Ints, budget: int) -> Ints:
     return shares
 
 
-def audit_truncation(full_lengths: Int32s, kept_lengths: Int32s, extra: "Extra", max_tokens: int) -> dict[str, Any]:
-    """Say what truncation did to a table: the content of `truncation.json`.
+def find_level(lengths: Ints, budgets: Ints) -> Ints:
+    """Return (Q,) the most tokens that a segment may keep so that each budget suffices.
 
-    `full_lengths` and `kept_lengths` are (rows, S): tokens of each segment's text before and
-    after. Beside it stands what plain right truncation of the same rows would have done, and
-    the `data.max_tokens` with which 95 and 99 % of the rows would stay whole.
+    If the k shortest segments stay whole, the others have (budget - their tokens) // (K - k) each.
+    That grows with k while the next segment lies below the level, and shrinks from there on.
     """
-    lost = (full_lengths - kept_lengths).astype(np.int64)
-    totals = full_lengths.sum(axis=1, dtype=np.int64) + extra.total
-    num_rows = len(totals)
-    return {
-        "max_tokens": max_tokens,
-        "num_rows": num_rows,
-        "rows_cut": int((lost > 0).any(axis=1).sum()),
-        "share_of_rows_cut": share(int((lost > 0).any(axis=1).sum()), num_rows),
-        "share_of_rows_cut_by_segment": by_segment((lost > 0).mean(axis=0) if num_rows else np.zeros(3)),
-        "tokens_before": int(full_lengths.sum(dtype=np.int64)),
-        "tokens_lost": int(lost.sum()),
-        "tokens_lost_by_segment": by_segment(lost.sum(axis=0)),
-        "rows_without_response_b": count_rows_without_b(full_lengths[:, 2], kept_lengths[:, 2]),
-        "rows_without_response_b_under_right_truncation": count_rows_without_b(
-            full_lengths[:, 2], keep_b_right(full_lengths, extra, max_tokens)
-        ),
-        "longest_row": int(totals.max(initial=0)),
-        "max_tokens_for_95_percent": smallest_cap(totals, 0.95),
-        "max_tokens_for_99_percent": smallest_cap(totals, 0.99),
-    }
-
-
-class Extra(NamedTuple):
-    """Tokens of a row that are not its text: headers and special tokens."""
-
-    before_b: int  # what stands before the text of B
-    total: int
-
-
-def keep_b_right(full_lengths: Int32s, extra: Extra, max_tokens: int) -> Ints:
-    """Tokens of B that are left if the joined row is cut at its right end; the last special token stays."""
-    start = full_lengths[:, :2].sum(axis=1, dtype=np.int64) + extra.before_b
-    kept: Ints = np.clip(max_tokens - 1 - start, 0, full_lengths[:, 2])
-    return kept
-
-
-def count_rows_without_b(full: npt.NDArray[Any], kept: npt.NDArray[Any]) -> int:
-    return int(((full > 0) & (kept <= 0)).sum())
-
-
-def smallest_cap(totals: Ints, wanted: float) -> int:
-    """The smallest row length that at least the `wanted` share of rows does not exceed."""
-    return int(np.quantile(totals, wanted, method="inverted_cdf")) if len(totals) else 0
-
-
-def by_segment(values: npt.NDArray[Any]) -> dict[str, Any]:
-    return dict(zip(SEGMENTS, values.tolist(), strict=True))
-
-
-def share(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
+    num_segments = lengths.shape[1]
+    ordered = np.sort(lengths, axis=1)
+    whole = np.cumsum(ordered, axis=1) - ordered
+    levels: Ints = ((budgets[:, None] - whole) // np.arange(num_segments, 0, -1)).max(axis=1)
+    return levels

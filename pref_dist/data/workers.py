@@ -11,7 +11,7 @@ from itertools import islice
 from multiprocessing import get_context, parent_process
 
 from pref_dist.data.encode import EncodedRows, RowEncoder, TokenizerSpec
-from pref_dist.data.validate import Row
+from pref_dist.data.rows import Row
 from pref_dist.errors import DataError
 
 ROWS_PER_CHUNK = 512
@@ -68,7 +68,7 @@ def encode_chunks(chunks: Iterable[list[Row]], encoder: RowEncoder, num_workers:
         num_workers,
         mp_context=get_context("spawn"),
         initializer=start_worker,
-        initargs=(encoder.tokenizer, encoder.max_tokens),
+        initargs=(encoder.tokenizer, encoder.max_tokens, encoder.template_name, encoder.truncation, encoder.clean),
     )
     try:
         yield from encode_in_pool(pool, iter(chunks), num_in_flight=2 * num_workers)
@@ -91,14 +91,14 @@ def encode_in_pool(pool: ProcessPoolExecutor, chunks: Iterator[list[Row]], num_i
         yield encoded
 
 
-def start_worker(tokenizer: TokenizerSpec, max_tokens: int) -> None:
+def start_worker(tokenizer: TokenizerSpec, max_tokens: int, template: str, truncation: str, clean: str) -> None:
     global _encoder
     # Ctrl-C goes to the whole group; the parent ends its workers in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The processes are the parallelism; threads inside them would only fight for the cores.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     threading.Thread(target=exit_with_parent, daemon=True).start()
-    _encoder = RowEncoder(tokenizer, max_tokens)
+    _encoder = RowEncoder(tokenizer, max_tokens, template, truncation, clean)
 
 
 def exit_with_parent() -> None:

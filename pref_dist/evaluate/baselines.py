@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pref_dist.data.validate import Row
+from pref_dist.data.rows import Row
 from pref_dist.errors import DataError
 from pref_dist.labels import NUM_CLASSES
 from pref_dist.metrics import score_probabilities

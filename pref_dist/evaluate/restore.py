@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from pref_dist.config.load import apply_override, build_config, read_config_file
 from pref_dist.config.schema import RunConfig
 from pref_dist.data.batches import BatchLayout
-from pref_dist.data.cache import TokenTable, default_cache_dir, open_tokens
+from pref_dist.data.cache import default_cache_dir, open_tokens
+from pref_dist.data.cache_build import BuildWatch
 from pref_dist.data.encode import TokenizerSpec, load_tokenizer
 from pref_dist.data.plan import Rows
 from pref_dist.data.prepare import Prepared, prepare
+from pref_dist.data.table import TokenTable
 from pref_dist.errors import CheckpointError, ConfigError, DataError
 from pref_dist.evaluate.infer import InferenceTask, infer_logits
 from pref_dist.files import read_json
@@ -43,13 +45,26 @@ class RestoredRun:
     engine: InferenceEngine
     parallel: Parallel
 
-    def open_rows(self, path: Path) -> TokenTable:
-        """Return the token table of any file in the run's own template, tokenizer and length."""
-        return open_tokens(path, self.config.data, self.tokenizer, default_cache_dir(self.config))
+    def open_rows(self, path: Path, with_labels: bool = True, watch: BuildWatch | None = None) -> TokenTable:
+        """Return the token table of any source in the run's own template, tokenizer and length.
 
-    def prepare(self) -> Prepared:
+        Its format is found anew: what is predicted need not be written as what was learned from. Without
+        `with_labels` label columns are passed over, whatever stands in them. `watch` hears of a build.
+        """
+        return open_tokens(
+            path,
+            self.config.data,
+            self.tokenizer,
+            default_cache_dir(self.config),
+            format="auto",
+            order_seed=self.config.run.seed,
+            with_labels=with_labels,
+            watch=watch,
+        )
+
+    def prepare(self, watch: BuildWatch | None = None) -> Prepared:
         """Return the run's own rows, split as in training. Raises DataError if the files have changed since."""
-        prepared = prepare(self.config, self.run_dir.model_files)
+        prepared = prepare(self.config, self.run_dir.model_files, watch)
         if tuple(table.digest for table in prepared.tables) != self.table_digests:
             raise DataError(
                 f"data.train={self.config.data.train} (or data.valid) is not what {self.run_dir.root} was trained on: "

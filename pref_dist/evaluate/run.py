@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pref_dist.data.cache import TokenTable
+from pref_dist.config.schema import DataSection
+from pref_dist.data.cache_build import BuildWatch
 from pref_dist.data.plan import Rows
 from pref_dist.data.prepare import write_json_lines
-from pref_dist.data.validate import Row, read_checked_rows
+from pref_dist.data.rows import Row
+from pref_dist.data.table import TokenTable
+from pref_dist.data.validate import read_checked_rows
 from pref_dist.errors import DataError
 from pref_dist.evaluate.baselines import fit_baselines
 from pref_dist.evaluate.logits_file import write_logits
@@ -29,13 +32,15 @@ class EvaluateOptions:
     """data: a labelled file, None for the run's own validation rows. checkpoint: best, last or a step.
 
     references: submission files whose probabilities are scored on the same rows, beside the model.
-    baselines: also fit the simple baselines on the run's training rows.
+    baselines: also fit the simple baselines on the run's training rows. watch_build: hears of a token cache that
+    has to be built.
     """
 
     data: Path | None = None
     checkpoint: str | None = None
     references: tuple[Path, ...] = ()
     baselines: bool = True
+    watch_build: BuildWatch | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def evaluate(run_folder: Path, options: EvaluateOptions, overrides: Sequence[str
     config = read_run_config(run_dir, overrides)
     parallel = start_parallel(config.parallel, config.run.deterministic)
     run = restore_run(config, run_dir, options.checkpoint, parallel)
-    table, rows = choose_rows(run, options.data)
+    table, rows = choose_rows(run, options)
     parallel.check_agreement({"the rows": table.digest})
     # What will be scored beside the model is opened before the long work, so that it fails at once.
     train_texts, texts = open_texts(run, table, rows, options) if parallel.is_main else ([], [])
@@ -103,13 +108,15 @@ def choose_folder(run_dir: RunDir, options: EvaluateOptions) -> Path:
     return run_dir.evaluations / f"valid_{options.checkpoint}"
 
 
-def choose_rows(run: RestoredRun, data: Path | None) -> tuple[TokenTable, Rows]:
-    if data is None:
-        prepared = run.prepare()
+def choose_rows(run: RestoredRun, options: EvaluateOptions) -> tuple[TokenTable, Rows]:
+    if options.data is None:
+        prepared = run.prepare(options.watch_build)
         return prepared.valid_table, prepared.valid_rows
-    table = run.open_rows(data)
+    table = run.open_rows(options.data, watch=options.watch_build)
     if not table.is_labelled:
-        raise DataError(f"{data} has no winner columns, so there is nothing to evaluate against. Use `predict` for it.")
+        raise DataError(
+            f"{options.data} has no label columns, so there is nothing to evaluate against. Use `predict` for it."
+        )
     return table, np.arange(len(table), dtype=np.int64)
 
 
@@ -136,18 +143,23 @@ def open_texts(
     settings = run.config.data
     try:
         prepared = run.prepare()
-        train = pick(Path(settings.train), settings.bad_rows, prepared.train_table, prepared.train_rows)
+        train = pick(settings, prepared.train_table, prepared.train_rows)
     except DataError as error:
         raise DataError(
             f"{error}\nThe baselines are fitted on the training rows; --no-baselines goes without."
         ) from error
-    source = options.data or Path(settings.valid or settings.train)
-    return train, pick(source, settings.bad_rows, table, rows)
+    return train, pick(settings, table, rows)
 
 
-def pick(source: Path, bad_rows: str, table: TokenTable, rows: Rows) -> list[Row]:
-    by_number = {row.row: row for row in read_checked_rows(source, bad_rows).rows}
-    return [by_number[int(number)] for number in table.row_numbers[rows]]
+def pick(settings: DataSection, table: TokenTable, rows: Rows) -> list[Row]:
+    """Return the rows at these positions (rising) as texts, read from their sources again."""
+    picked: list[Row] = []
+    for start, part in table.parts:
+        positions = rows[(rows >= start) & (rows < start + len(part))] - start
+        checked = read_checked_rows(part.request, settings.bad_rows, settings.checks).rows
+        by_number = {row.row: row for row in checked}
+        picked += [by_number[int(number)] for number in part.row_numbers[positions]]
+    return picked
 
 
 def write_evaluation(

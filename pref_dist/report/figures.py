@@ -6,7 +6,7 @@ one picture then fits the light page and the dark one. Width and height go, so t
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -83,21 +83,33 @@ class Chart:
 
 
 def draw_svg(chart: Chart, size: tuple[int, int]) -> Markup:
-    """Return the chart as an `<svg>` element without any address, script, size or colour of its own."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
-        # A salt of its own keeps ids apart: an element may not refer to one in a hidden picture.
-        matplotlib.rcParams.update(STYLE | {"svg.hashsalt": f"{chart.title} {size}"})
-        figure = Figure(figsize=(size[0] / 72, size[1] / 72), layout="constrained")
-        FigureCanvasSVG(figure)
-        axes = figure.subplots()
+    """Return the chart as an `<svg>` element; see `draw_axes`."""
+
+    def paint(axes: Axes) -> None:
         for curve in chart.curves:
             draw_curve(axes, curve)
         finish_axes(axes, chart, size)
+
+    return draw_axes(chart.title, chart.description, size, paint)
+
+
+def draw_axes(title: str, description: str, size: tuple[int, int], paint: Callable[[Axes], None]) -> Markup:
+    """Return what `paint` draws as an `<svg>` element without any address, script, size or colour of its own.
+
+    `paint` takes its colours from STAND_IN. Titles of the pictures of one page differ, because the ids in a
+    picture are made of its title and size.
+    """
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
+        # A salt of its own keeps ids apart: an element may not refer to one in a hidden picture.
+        matplotlib.rcParams.update(STYLE | {"svg.hashsalt": f"{title} {size}"})
+        figure = Figure(figsize=(size[0] / 72, size[1] / 72), layout="constrained")
+        FigureCanvasSVG(figure)
+        paint(figure.subplots())
         file = io.StringIO()
         no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
-    return clean_svg(file.getvalue(), chart)
+    return clean_svg(file.getvalue(), f"{title}. {description}")
 
 
 def draw_curve(axes: Axes, curve: Curve) -> None:
@@ -156,13 +168,13 @@ def render_tick(value: float) -> str:
     return f"{value:.4g}"
 
 
-def clean_svg(text: str, chart: Chart) -> Markup:
+def clean_svg(text: str, label: str) -> Markup:
     """Take Matplotlib's file and leave what a page needs of it."""
     text = text[text.index("<svg") :]
-    label = escape(f"{chart.title}. {chart.description}")
     view = re.search(r'viewBox="[^"]*"', text)
     assert view is not None
-    text = re.sub(r"<svg[^>]*>", lambda found: f'<svg {view[0]} role="img" aria-label="{label}">', text, count=1)
+    opening = f'<svg {view[0]} role="img" aria-label="{escape(label)}">'
+    text = re.sub(r"<svg[^>]*>", lambda found: opening, text, count=1)
     text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r"font-family:[^;\"]*;?", "", text)
     text = text.replace("xlink:href", "href")

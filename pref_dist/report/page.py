@@ -4,13 +4,11 @@ import json
 import platform
 from collections import Counter
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from pref_dist import __version__
 from pref_dist.config.schema import RunConfig
@@ -19,6 +17,7 @@ from pref_dist.report.curves import build_loss_chart, build_step_charts, list_ev
 from pref_dist.report.figures import NARROW, WIDE, Chart, draw_svg
 from pref_dist.report.run_record import Record, RunRecord, read_run_record
 from pref_dist.report.scores import ScoredModel, judge, list_scores
+from pref_dist.report.templates import open_templates
 from pref_dist.run_dir import RunDir
 
 LIBRARIES = ("torch", "transformers", "accelerate", "deepspeed", "datasets", "tokenizers", "numpy")
@@ -31,6 +30,8 @@ TRUNCATION_LABELS = {  # key of truncation.json: label, whether it is a share
     "tokens_lost": ("tokens lost", False),
     "rows_without_response_b": ("rows that lost response B", False),
     "rows_without_response_b_under_right_truncation": ("would have lost it, cut at the right", False),
+    "rows_without_a_response": ("rows that lost a whole response", False),
+    "rows_without_a_response_under_right_truncation": ("would have lost one, cut at the right", False),
     "longest_row": ("longest row, tokens", False),
     "max_tokens_for_95_percent": ("max_tokens that holds 95 % of rows", False),
     "max_tokens_for_99_percent": ("max_tokens that holds 99 % of rows", False),
@@ -81,7 +82,7 @@ def write_report(run_folder: Path, out: Path | None = None) -> Path:
 
 def render_page(record: RunRecord) -> str:
     """Return the page as HTML. Text from the run is escaped, whatever it holds."""
-    template = open_templates().get_template("page.html.jinja")
+    template = open_report_templates().get_template("page.html.jinja")
     return template.render(
         record=record,
         tables=list_score_tables(record),
@@ -97,39 +98,14 @@ def render_page(record: RunRecord) -> str:
     )
 
 
-def open_templates() -> jinja2.Environment:
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def open_report_templates() -> jinja2.Environment:
+    templates = open_templates(Path(__file__).parent)
     templates.filters |= {
-        "score": partial(render_number, form=".4f"),
-        "accuracy": partial(render_number, form=".3f"),
-        "count": partial(render_number, form=",.0f"),
-        "one_digit": partial(render_number, form=",.1f"),
-        "percent": partial(render_number, form=".1%"),
-        "duration": render_duration,
         "wide_svg": lambda chart: draw_svg(chart, WIDE),
         "narrow_svg": lambda chart: draw_svg(chart, NARROW),
         "legend": list_legend,
     }
     return templates
-
-
-def render_number(value: float | None, form: str) -> Markup:
-    """Return the rounded number for people; the exact one stands in the element's `value`."""
-    if value is None:
-        return Markup('<span class="none">none</span>')
-    return Markup('<data value="{}">{}</data>').format(value, format(value, form).replace("%", " %"))
-
-
-def render_duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 
 def list_legend(chart: Chart) -> list[tuple[str, str, str]]:

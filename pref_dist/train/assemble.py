@@ -6,11 +6,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pref_dist.config.schema import RunConfig
 from pref_dist.data.batches import BatchLayout
-from pref_dist.data.cache import TokenTable
+from pref_dist.data.cache_build import BuildWatch
 from pref_dist.data.plan import Plan, Rows, check_budget
 from pref_dist.data.prepare import Prepared, prepare
+from pref_dist.data.table import TokenTable
+from pref_dist.data.templates import num_sequences
+from pref_dist.errors import ConfigError
 from pref_dist.evaluate.infer import InferenceTask
 from pref_dist.models.build import (
     BuiltModel,
@@ -47,6 +52,7 @@ class TrainOptions:
     overfit_one_step: bool = False
     lines_to_stderr: bool = False
     show_step: Callable[[dict[str, Any]], None] = lambda record: None
+    watch_build: BuildWatch | None = None
 
     @property
     def is_anew(self) -> bool:
@@ -86,7 +92,9 @@ class Assembled:
     @cached_property
     def class_shares(self) -> list[float]:
         """Shares of A, B and tie among the training rows: what is known of a row without reading it."""
-        return [float(share) for share in self.train_table.targets[self.plan.rows].mean(axis=0)]
+        rows, table = self.plan.rows, self.train_table
+        shares = np.average(table.training_targets[rows], axis=0, weights=table.weights[rows])
+        return [float(share) for share in shares]
 
     @property
     def train_table(self) -> TokenTable:
@@ -107,18 +115,28 @@ class PlannedRows:
     identity: Identity
 
 
-def plan_rows(config: RunConfig, parallel: Parallel, limit: int | None) -> PlannedRows:
+def plan_rows(config: RunConfig, parallel: Parallel, limit: int | None, watch: BuildWatch | None = None) -> PlannedRows:
     """Open the rows and plan them; every rank for itself, then all compare.
 
     Raises PrefDistError of the kind that fits, ParallelError if the ranks do not see the same rows.
     """
+    check_template(config)
     folder = find_model_folder(config.model.name)
     check_positions(config.model, folder, config.data.max_tokens)
-    prepared = prepare(config, folder)
+    prepared = prepare(config, folder, watch)
     plan = build_plan(config, prepared, limit)
     identity = identify(prepared, plan)
     parallel.check_agreement({f"the rows ({key})": str(value) for key, value in asdict(identity).items()})
     return PlannedRows(folder, prepared, plan, identity)
+
+
+def check_template(config: RunConfig) -> None:
+    """Raise ConfigError if the template writes what the model cannot read."""
+    if num_sequences(config.data.template) != 1:
+        raise ConfigError(
+            f"data.template={config.data.template} writes two sequences a row, and model.kind={config.model.kind} "
+            f"reads one. Use data.template=joint or seed_joint (prepare and inspect take {config.data.template} too)."
+        )
 
 
 def assemble(
@@ -201,8 +219,6 @@ def describe_run(
     """Return the lines that say, before the first step, what will happen."""
     tokens = int(plan.lengths.sum())
     set_aside = len(prepared.set_aside)
-    shared = prepared.num_shared_prompts
-    warning = (f"WARNING    {shared:,} prompts stand in data.train and in data.valid",) if shared else ()
     return "\n".join(
         (
             f"rows       {len(plan.rows):,} to train, {len(validation.rows):,} to evaluate, {set_aside:,} set aside",
@@ -212,6 +228,6 @@ def describe_run(
             f"{config.train.precision}",
             f"ranks      {parallel.world_size} x {parallel.device.type}, {parallel.backend}",
             f"run        {config.run.dir}",
-            *warning,
+            *(f"WARNING    {warning}" for warning in prepared.warnings),
         )
     )

@@ -41,7 +41,7 @@ def render_parameters(module: nn.Module) -> str:
 def render_row(run: Assembled, row: int) -> str:
     """Return one row as its decoded tokens, a line a segment, with its target."""
     table = run.train_table
-    ids, target = table.input_ids(row), table.targets[row]
+    ids, target = table.input_ids(row), table.training_targets[row]
     vocabulary = Tokenizer.from_str(run.prepared.tokenizer.json)
     lines, start = [], 0
     for name, end in zip(("prompt", "response A", "response B"), table.segment_ends[row], strict=True):

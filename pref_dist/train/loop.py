@@ -6,6 +6,7 @@ import numpy as np
 
 from pref_dist.data.batches import build_batch
 from pref_dist.data.plan import PlannedStep
+from pref_dist.data.table import TokenTable
 from pref_dist.errors import TrainingError
 from pref_dist.evaluate.infer import infer_logits
 from pref_dist.evaluate.logits_file import write_logits
@@ -64,17 +65,23 @@ def take_step(run: Assembled, planned: PlannedStep) -> tuple[float, StepOutcome]
     """Run this rank's micro-batches and update; return this rank's share of the loss, and the outcome."""
     config, plan = run.config, run.plan
     micro_batches = planned.for_rank(run.parallel.rank, run.parallel.world_size)
+    global_weight = weigh_step(run.train_table, planned)
     loss_share = 0.0
     for place, micro_batch in enumerate(micro_batches):
         batch = build_batch(run.train_table, micro_batch, run.layout).to(run.parallel.device)
         seed_dropout(config.run.seed, planned.epoch, planned.index, micro_batch.index)
         is_last = place == len(micro_batches) - 1
         row_losses = cross_entropy(run.engine.forward(batch.inputs, is_last), batch.target)
-        loss = share_of_step(row_losses, batch.weight, global_weight=planned.num_rows)
+        loss = share_of_step(row_losses, batch.weight, global_weight=global_weight)
         run.engine.backward(loss, is_last)
         loss_share += float(loss.detach())
     factor = learning_rate_factor(planned.step, plan.num_steps, config.train.warmup_fraction, config.train.schedule)
     return loss_share, run.engine.step(factor)
+
+
+def weigh_step(table: TokenTable, planned: PlannedStep) -> float:
+    """Return the sum of the weights of all the step's rows, on whichever rank they are."""
+    return float(sum(table.weights[micro_batch.rows].sum() for micro_batch in planned.micro_batches))
 
 
 def record_step(run: Assembled, planned: PlannedStep, loss: float, outcome: StepOutcome, seconds: float) -> None:

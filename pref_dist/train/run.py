@@ -67,7 +67,7 @@ def train(config: RunConfig, options: TrainOptions | None = None) -> TrainResult
     ):
         saved, state = parallel.broadcast(read_run_dir(run_dir, options) if parallel.is_main else (None, {}))
         config = settle_config(config, saved, parallel, options.accept_changes)
-        rows = plan_rows(config, parallel, options.num_rows)
+        rows = plan_rows(config, parallel, options.num_rows, options.watch_build)
         checkpoint = None
         if not options.is_anew:
             checkpoint = find_checkpoint(run_dir, rows.identity, rows.plan, parallel, speaker, options.accept_changes)

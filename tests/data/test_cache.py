@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 
 from pref_dist.config.schema import DataSection, RunConfig
-from pref_dist.data.cache import TokenTable, check_cache, default_cache_dir, open_tokens
+from pref_dist.data.cache import default_cache_dir, open_tokens
+from pref_dist.data.cache_entry import check_entry
 from pref_dist.data.encode import RowEncoder
 from pref_dist.data.folds import group_of
+from pref_dist.data.ingest import SourceRequest
+from pref_dist.data.pairs import pair_of
+from pref_dist.data.table import TokenTable
 from pref_dist.data.validate import read_checked_rows
 from pref_dist.errors import DataError
 
@@ -26,7 +30,7 @@ def names_in(folder: Path) -> set[str]:
 def test_a_table_holds_what_the_encoder_gives_for_every_row(write_csv, data, tokenizer, cache_dir):
     path = write_csv(700)
     table = open_tokens(path, data, tokenizer, cache_dir)
-    rows = read_checked_rows(path, "set_aside").rows
+    rows = read_checked_rows(SourceRequest(path)).rows
     encoded = RowEncoder(tokenizer, data.max_tokens).encode(rows)
     assert len(table) == 700
     assert np.concatenate([table.input_ids(row) for row in range(700)]).tolist() == encoded.input_ids.tolist()
@@ -34,7 +38,10 @@ def test_a_table_holds_what_the_encoder_gives_for_every_row(write_csv, data, tok
     assert table.ids.to_pylist() == [row.id for row in rows]
     assert table.row_numbers.tolist() == list(range(1, 701))
     assert table.groups.tolist() == [group_of([row.turns[0].prompt]) for row in rows]
-    assert table.targets.tolist() == [list(row.target) for row in rows]
+    assert table.pairs.tolist() == [pair_of(row.turns)[0] for row in rows]
+    assert table.is_mirrored.tolist() == [pair_of(row.turns)[1] for row in rows]
+    assert table.targets.tolist() == table.training_targets.tolist() == [list(row.target) for row in rows]
+    assert table.weights.tolist() == [1.0] * 700
     assert (table.segment_ends == encoded.segment_ends).all()
     assert (table.full_lengths == encoded.full_lengths).all()
     assert (table.kept_lengths == encoded.kept_lengths).all()
@@ -47,7 +54,11 @@ def test_types_and_shapes_are_as_declared_and_nothing_can_be_written(write_csv, 
         "lengths": ((5,), np.int32),
         "row_numbers": ((5,), np.int64),
         "groups": ((5,), np.uint64),
+        "pairs": ((5,), np.uint64),
+        "is_mirrored": ((5,), np.bool_),
         "targets": ((5, 3), np.float64),
+        "training_targets": ((5, 3), np.float64),
+        "weights": ((5,), np.float64),
         "segment_ends": ((5, 3), np.int32),
         "full_lengths": ((5, 3), np.int32),
     }
@@ -93,9 +104,14 @@ def test_whatever_decides_the_tokens_makes_another_entry(write_csv, record, data
         open_tokens(path, data, byte_level, cache_dir),
         open_tokens(path, data.model_copy(update={"max_tokens": 97}), wordpiece, cache_dir),
         open_tokens(path, data.model_copy(update={"bad_rows": "keep"}), wordpiece, cache_dir),
+        open_tokens(path, data.model_copy(update={"checks": {"null_text": "set_aside"}}), wordpiece, cache_dir),
+        open_tokens(path, data.model_copy(update={"template": "seed_joint"}), wordpiece, cache_dir),
+        open_tokens(path, data.model_copy(update={"clean": "seed_ascii"}), wordpiece, cache_dir),
+        open_tokens(path, data.model_copy(update={"truncation": "right"}), wordpiece, cache_dir),
+        open_tokens(path, data, wordpiece, cache_dir, with_labels=False),
     ]
     assert all(table.was_built for table in tables)
-    assert len({table.digest for table in tables}) == 5
+    assert len({table.digest for table in tables}) == 10
 
 
 def test_the_same_rows_give_the_same_bytes_with_0_and_with_2_workers(write_csv, record, data, wordpiece, tmp_path):
@@ -109,7 +125,7 @@ def test_the_same_rows_give_the_same_bytes_with_0_and_with_2_workers(write_csv, 
     assert tables[0].was_built
     assert tables[1].was_built
     assert one == two
-    assert check_cache(tables[0].folder)["files"] == check_cache(tables[1].folder)["files"]
+    assert check_entry(tables[0].folder)["files"] == check_entry(tables[1].folder)["files"]
 
 
 def test_rows_set_aside_are_kept_with_the_entry_and_carry_the_file_that_was_opened(
@@ -161,12 +177,12 @@ def test_the_audit_of_truncation_is_kept_with_the_entry(write_csv, record, data,
 @pytest.mark.parametrize("name", ["rows-00000.arrow", "manifest.json", "truncation.json", "set_aside.jsonl"])
 def test_a_flipped_byte_is_found_by_the_check(write_csv, record, data, wordpiece, cache_dir, name):
     table = open_tokens(write_csv([record(1), record(2, id="")]), data, wordpiece, cache_dir)
-    assert check_cache(table.folder)["num_rows"] == 1
+    assert check_entry(table.folder)["num_rows"] == 1
     content = bytearray((table.folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (table.folder / name).write_bytes(content)
     with pytest.raises(DataError, match=f"damaged: .*{name}.*Delete the folder"):
-        check_cache(table.folder)
+        check_entry(table.folder)
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing"])
@@ -184,7 +200,7 @@ def test_a_shard_that_is_cut_or_gone_is_found_on_opening(write_csv, data, wordpi
 def test_an_entry_under_a_wrong_name_is_found_by_the_check(write_csv, data, wordpiece, cache_dir):
     folder = open_tokens(write_csv(3), data, wordpiece, cache_dir).folder
     with pytest.raises(DataError, match="belongs to another entry"):
-        check_cache(folder.rename(folder.with_name("0" * 64)))
+        check_entry(folder.rename(folder.with_name("0" * 64)))
 
 
 def test_opening_an_entry_writes_nothing_so_the_folder_may_be_read_only(write_csv, data, wordpiece, cache_dir):
@@ -216,7 +232,7 @@ def test_a_table_of_several_batches_and_shards_is_one_table(write_csv, data, wor
         monkeypatch.setattr(f"pref_dist.data.shards.{name}", value)
     parts = open_tokens(path, data, wordpiece, cache_dir / "parts")
     assert len(list(parts.folder.glob("*.arrow"))) == 2
-    check_cache(parts.folder)
+    check_entry(parts.folder)
     assert_equal_tables(parts, whole)
 
 
@@ -234,8 +250,8 @@ def test_the_manifest_says_what_the_key_is_made_of(write_csv, data, wordpiece, c
     assert key_parts["tokenizer"] == wordpiece.digest
     assert key_parts["max_tokens"] == data.max_tokens
     assert set(key_parts) == {
-        *("schema_version", "source_sha256", "tokenizer"),
-        *("bad_rows", "template", "truncation", "max_tokens"),
+        *("schema_version", "files", "format", "policies", "tokenizer"),
+        *("template", "clean", "truncation", "max_tokens"),
     }
 
 

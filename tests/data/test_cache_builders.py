@@ -10,9 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pref_dist.data.cache import check_cache, describe_key, open_tokens
-from pref_dist.data.cache_build import build_entry
+from pref_dist.data.cache import describe_key, open_tokens
+from pref_dist.data.cache_build import BuildJob, build_entry
+from pref_dist.data.cache_entry import check_entry
+from pref_dist.data.encode import RowEncoder
+from pref_dist.data.ingest import SourceRequest
 from pref_dist.errors import DataError
+from pref_dist.findings import Policies
 
 BUILDER = """
 import pickle, sys, time
@@ -101,7 +105,7 @@ def test_a_killed_builder_leaves_nothing_that_looks_whole(tmp_path, start_builde
     assert len(unfinished(tmp_path / "cache")) == 1
     table = reopen()
     assert table.was_built
-    assert check_cache(table.folder)["num_rows"] == 4000
+    assert check_entry(table.folder)["num_rows"] == 4000
     assert not unfinished(tmp_path / "cache")
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
@@ -139,9 +143,10 @@ def test_a_script_without_a_main_guard_is_told_so_and_does_not_hang(tmp_path, st
 
 
 def test_a_source_that_changes_while_it_is_read_makes_no_entry(tmp_path, write_csv, data, wordpiece):
-    path = write_csv(3)
-    key_parts = describe_key(path, data, wordpiece)
+    request = SourceRequest(write_csv(3))
+    key_parts = describe_key(request, data, wordpiece)
     write_csv(4)
+    job = BuildJob(request, Policies(), RowEncoder(wordpiece, 96), key_parts, num_workers=0)
     with pytest.raises(DataError, match="changed while it was read"):
-        build_entry(tmp_path / "key", path, wordpiece, key_parts, num_workers=0)
+        build_entry(tmp_path / "key", job)
     assert not [*tmp_path.glob("key*")]

@@ -8,7 +8,8 @@ from tokenizers import Tokenizer, models
 
 from pref_dist.data.encode import EncodedRows, RowEncoder, TokenizerSpec, find_inside_tokens, load_tokenizer
 from pref_dist.data.render import HEADERS
-from pref_dist.data.validate import Row, Turn
+from pref_dist.data.rows import Row, Turn
+from pref_dist.data.templates import tokens_of
 from pref_dist.errors import DataError, ModelError
 
 WORDS = st.sampled_from(
@@ -45,10 +46,10 @@ def contents(encoder: RowEncoder, encoded: EncodedRows, row: int = 0) -> list[li
     """The tokens of the three texts (with a cut marker) of a row, without headers and special tokens."""
     tokens, found, start = row_of(encoded, row), [], 0
     for segment, end in enumerate(encoded.segment_ends[row].tolist()):
-        opening = encoder.opening if segment == 0 else []
-        header = [*opening, *encoder.headers[segment]]
+        opening = encoder.frame.opening if segment == 0 else []
+        header = [*opening, *encoder.frame.headers[segment]]
         assert tokens[start : start + len(header)] == header
-        assert tokens[end - 1 : end] == encoder.closing
+        assert tokens[end - 1 : end] == encoder.frame.closing
         found.append(tokens[start + len(header) : end - 1])
         start = end
     assert start == len(tokens) == encoded.lengths[row]
@@ -60,7 +61,7 @@ def text_tokens(encoder: RowEncoder, turns: tuple[Turn, ...], segment: int) -> l
     if len(texts) > 1:
         marks = [f"Round {number}:\n" if number == 1 else f"\n\nRound {number}:\n" for number in range(1, 4)]
         texts = [mark + text for mark, text in zip(marks, texts, strict=False)]
-    return [token for text in texts for token in encoder.tokens_of(text)]
+    return [token for text in texts for token in tokens_of(encoder.backend, text)]
 
 
 def test_a_row_reads_as_the_template_says(wordpiece):
@@ -94,9 +95,9 @@ def test_truncation_never_exceeds_max_tokens_and_keeps_head_and_tail(encoders, t
             assert kept == full
             continue
         assert num_kept > 0
-        assert len(kept) == num_kept + len(encoder.marker)
+        assert len(kept) == num_kept + len(encoder.frame.marker)
         heads = [head for head in range(num_kept + 1) if kept[:head] == full[:head]]
-        rebuilt = [full[:head] + encoder.marker + full[len(full) - (num_kept - head) :] for head in heads]
+        rebuilt = [full[:head] + encoder.frame.marker + full[len(full) - (num_kept - head) :] for head in heads]
         assert kept in rebuilt
 
 
@@ -188,7 +189,7 @@ def test_a_bos_and_an_eos_stand_in_for_cls_and_sep(byte_level):
 def test_a_tokenizer_without_an_opening_token_opens_with_the_header(byte_level):
     encoder = RowEncoder(dataclasses.replace(byte_level, cls_id=None), 96)
     encoded = encoder.encode([build_row(Turn("fox", "dog", "dog"))])
-    assert row_of(encoded, 0)[: len(encoder.headers[0])] == encoder.tokens_of(HEADERS[0])
+    assert row_of(encoded, 0)[: len(encoder.frame.headers[0])] == tokens_of(encoder.backend, HEADERS[0])
     contents(encoder, encoded)
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pref_dist.data.ingest import RawRow, iterate_raw_rows, open_source
+from pref_dist.data.formats import RawRow
+from pref_dist.data.ingest import SourceRequest, iterate_raw_rows, open_source
 from pref_dist.errors import DataError
 
 COLUMNS = ("id", "prompt", "response_a", "response_b")
@@ -16,7 +17,7 @@ CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 
 
 def read_rows(path: Path) -> list[RawRow]:
-    return list(iterate_raw_rows(open_source(path)))
+    return [row for _, row in iterate_raw_rows(open_source(SourceRequest(path)))]
 
 
 def write_bytes(folder: Path, content: bytes) -> Path:
@@ -30,7 +31,7 @@ def test_every_cell_comes_back_as_it_was_written(tmp_path_factory, rows):
     writer = csv.writer(text, quoting=csv.QUOTE_ALL)
     writer.writerows([COLUMNS, *rows])
     path = write_bytes(tmp_path_factory.mktemp("csv"), text.getvalue().encode("utf-8"))
-    assert [(row.id, *row.texts) for row in read_rows(path)] == rows
+    assert [(row.id, *row.cells) for row in read_rows(path)] == rows
 
 
 def test_rows_are_those_that_pandas_reads(write_csv):
@@ -39,51 +40,51 @@ def test_rows_are_those_that_pandas_reads(write_csv):
     rows = read_rows(path)
     assert [row.row for row in rows] == list(range(1, 51))
     assert [row.id for row in rows] == frame["id"].tolist()
-    assert [row.texts for row in rows] == list(frame[["prompt", "response_a", "response_b"]].itertuples(index=False))
+    assert [row.cells for row in rows] == list(frame[["prompt", "response_a", "response_b"]].itertuples(index=False))
 
 
 def test_a_file_without_winner_columns_is_unlabelled(write_csv):
-    source = open_source(write_csv(3, columns=COLUMNS))
+    source = open_source(SourceRequest(write_csv(3, columns=COLUMNS)))
     assert not source.is_labelled
-    assert [row.winners for row in iterate_raw_rows(source)] == [None] * 3
+    assert [row.target for _, row in iterate_raw_rows(source)] == [None] * 3
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_bom_line_ends_and_blank_lines_do_not_matter(tmp_path, newline):
     lines = ["\ufeff" + ",".join(COLUMNS), "", "1,p,a,b", "", "2,q,c,d", ""]
     rows = read_rows(write_bytes(tmp_path, newline.join(lines).encode("utf-8")))
-    assert [(row.row, row.id, *row.texts) for row in rows] == [(1, "1", "p", "a", "b"), (2, "2", "q", "c", "d")]
+    assert [(row.row, row.id, *row.cells) for row in rows] == [(1, "1", "p", "a", "b"), (2, "2", "q", "c", "d")]
 
 
 def test_cells_of_200_kilobytes_are_read_whole(write_csv, record):
     long = "x y " * 50_000
     rows = read_rows(write_csv([record(1, response_b=[long])]))
-    assert len(rows[0].texts[2]) == len(long) + 4
+    assert len(rows[0].cells[2]) == len(long) + 4
 
 
 def test_a_nul_byte_is_a_character_like_others(tmp_path):
     path = write_bytes(tmp_path, b"id,prompt,response_a,response_b\n1,a\0b,c,d\n")
-    assert read_rows(path)[0].texts[0] == "a\0b"
+    assert read_rows(path)[0].cells[0] == "a\0b"
 
 
 def test_ragged_rows_are_handed_over_and_not_lost(tmp_path):
     path = write_bytes(tmp_path, b"id,prompt,response_a,response_b\n1,p,a,b\n2,p,a\n3,p,a,b,c\n4,p,a,b\n")
     rows = read_rows(path)
-    assert [(row.row, row.id, row.fault is None) for row in rows] == [
+    assert [(row.row, row.id, not row.faults) for row in rows] == [
         (1, "1", True),
         (2, "2", False),
         (3, "3", False),
         (4, "4", True),
     ]
-    assert rows[1].fault == "3 cells where the header has 4"
+    assert rows[1].faults == (("wrong_cell_count", "3 cells where the header has 4"),)
 
 
 @pytest.mark.parametrize(
     ("cells", "text_format"),
     [
-        (['["a"]', '["b", null]', "[]"], "json_turns"),
-        (['["a"', '["b"]', '["c"]'], "json_turns"),
-        (["['a']", "['b']", "['c']"], "json_turns"),
+        (['["a"]', '["b", null]', "[]"], "lmsys"),
+        (['["a"', '["b"]', '["c"]'], "lmsys"),
+        (["['a']", "['b']", "['c']"], "lmsys"),
         (["hello", "[1] a footnote", "b"], "plain"),
         (["", "", ""], "plain"),
     ],
@@ -91,13 +92,13 @@ def test_ragged_rows_are_handed_over_and_not_lost(tmp_path):
 def test_the_text_format_is_decided_from_the_cells(write_csv, record, cells, text_format):
     names = ("prompt", "response_a", "response_b")
     path = write_csv([record(1, **dict(zip(names, cells, strict=True)))])
-    assert open_source(path).text_format == text_format
+    assert open_source(SourceRequest(path)).format == text_format
 
 
 def test_a_missing_column_is_named_with_the_nearest_one_there_is(write_csv):
     path = write_csv(2, columns=("id", "prompt", "response_a", "respons_b"))
     with pytest.raises(DataError) as caught:
-        open_source(path)
+        open_source(SourceRequest(path))
     message = str(caught.value)
     assert str(path) in message
     assert "lacks 1 column: 'response_b'" in message
@@ -107,17 +108,17 @@ def test_a_missing_column_is_named_with_the_nearest_one_there_is(write_csv):
 def test_two_of_three_winner_columns_are_not_enough(write_csv):
     path = write_csv(2, columns=(*COLUMNS, "winner_model_a", "winner_model_b"))
     with pytest.raises(DataError, match="winner_tie"):
-        open_source(path)
+        open_source(SourceRequest(path))
 
 
 def test_a_column_that_stands_twice_is_an_error(tmp_path):
     with pytest.raises(DataError, match="'prompt' stands 2 times"):
-        open_source(write_bytes(tmp_path, b"id,prompt,prompt,response_a,response_b\n1,p,p,a,b\n"))
+        open_source(SourceRequest(write_bytes(tmp_path, b"id,prompt,prompt,response_a,response_b\n1,p,p,a,b\n")))
 
 
 def test_a_file_with_semicolons_is_recognised(tmp_path):
     with pytest.raises(DataError, match="commas"):
-        open_source(write_bytes(tmp_path, b"id;prompt;response_a;response_b\n1;p;a;b\n"))
+        open_source(SourceRequest(write_bytes(tmp_path, b"id;prompt;response_a;response_b\n1;p;a;b\n")))
 
 
 @pytest.mark.parametrize(
@@ -126,17 +127,18 @@ def test_a_file_with_semicolons_is_recognised(tmp_path):
 )
 def test_a_file_without_rows_is_an_error(tmp_path, content, message):
     with pytest.raises(DataError, match=message):
-        open_source(write_bytes(tmp_path, content))
+        open_source(SourceRequest(write_bytes(tmp_path, content)))
 
 
 def test_a_file_that_is_not_there_is_an_error_that_names_it(tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.csv cannot be read: No such file"):
-        open_source(tmp_path / "nowhere.csv")
+        open_source(SourceRequest(tmp_path / "nowhere.csv"))
 
 
-def test_a_folder_is_no_file(tmp_path):
-    with pytest.raises(DataError, match="cannot be read"):
-        open_source(tmp_path)
+def test_a_folder_without_data_files_is_an_error(tmp_path):
+    (tmp_path / "notes.md").write_text("nothing")
+    with pytest.raises(DataError, match=r"holds no data file \(\.csv"):
+        open_source(SourceRequest(tmp_path))
 
 
 @pytest.mark.parametrize("num_before", [0, 3, 50_000])

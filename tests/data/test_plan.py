@@ -1,5 +1,8 @@
 import hashlib
 import time
+import tracemalloc
+from collections.abc import Iterable
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -7,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pref_dist.data.mixing import mix64
-from pref_dist.data.plan import Plan, cut_step, padded_tokens, plan_evaluation, plan_order, share_out
+from pref_dist.data.plan import MicroBatch, Plan, cut_steps, padded_tokens, plan_evaluation, plan_order, share_out
 from pref_dist.errors import PlanError
 
 
@@ -81,21 +84,95 @@ def test_mix64_is_splitmix64():
     assert [int(mix64(value)) for value in states] == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
 
-@settings(max_examples=300, deadline=None)
-@given(
-    lengths=st.lists(st.integers(1, 500), min_size=1, max_size=60),
-    budget=st.integers(500, 3000),
-    multiple=st.integers(1, 5),
+def content_of(micro_batches: Iterable[MicroBatch]) -> str:
+    return repr([(part.index, part.rows.tolist()) for part in micro_batches])
+
+
+@pytest.mark.parametrize(
+    ("change", "digest", "content"),
+    [
+        ({}, "bb1aaf9fc6562cc3", "fc6a702fbc668891"),
+        (
+            {"num_rows": 2000, "rows_per_step": 64, "token_budget": 3000, "multiple": 4},
+            "05156dffbc9d43cf",
+            "cba6ae4961fbc0ff",
+        ),
+        (
+            {"num_rows": 5000, "rows_per_step": 7, "token_budget": 300, "multiple": 3},
+            "3abcb01583ba8b81",
+            "45e4a4c6976b63ad",
+        ),
+        (
+            {"num_rows": 90, "rows_per_step": 100, "token_budget": 700, "multiple": 8, "epochs": 3},
+            "d6c89d9b713453e2",
+            "e944f59129ab62b1",
+        ),
+    ],
 )
-def test_no_micro_batch_exceeds_the_budget_or_is_empty_and_their_number_is_a_multiple(lengths, budget, multiple):
-    ordered = np.array(sorted(lengths, reverse=True), dtype=np.int32)
-    borders = cut_step(ordered, budget, multiple)
-    assert borders[0] == 0
-    assert borders[-1] == len(ordered)
-    assert (np.diff(borders) > 0).all()
-    assert (padded_tokens(ordered, borders) <= budget).all()
-    count = len(borders) - 1
-    assert count % multiple == 0 or count == len(ordered)
+def test_plans_are_the_ones_that_old_checkpoints_were_written_with(change, digest, content):
+    # A change here would make a resumed run train on other batches than the run that it goes on from.
+    plan = make_plan(**change)
+    assert plan.digest.startswith(digest)
+    seen = hashlib.sha256()
+    for planned in plan.steps():
+        seen.update(repr((planned.step, planned.epoch, planned.index)).encode())
+        seen.update(repr((planned.num_rows, planned.num_tokens, planned.num_padded_tokens)).encode())
+        seen.update(content_of(planned.micro_batches).encode())
+    assert seen.hexdigest().startswith(content)
+
+
+def test_evaluation_batches_are_the_same_for_ever():
+    generator = np.random.default_rng(3)
+    lengths = generator.integers(5, 200, 1000).astype(np.int32)
+    batches = plan_evaluation(generator.permutation(3000)[:1000].astype(np.int64), lengths, 400)
+    digest = hashlib.sha256(content_of(batches).encode()).hexdigest()
+    assert digest.startswith("4cc45c9531d382e6")
+
+
+def cut_plainly(lengths: np.ndarray, token_budget: int, multiple: int) -> list[int]:
+    """The rule for one step in plain words; `cut_steps` does the same for many at once."""
+    middles = np.cumsum(lengths) - lengths / 2
+    needed = -(-int(lengths.sum()) // token_budget)
+    while True:
+        count = min(-(-needed // multiple) * multiple, len(lengths))
+        borders = [0]
+        for place in range(1, count):
+            cut = int((middles < lengths.sum() * place / count).sum())
+            borders.append(min(max(cut, borders[-1] + 1), len(lengths) - count + place))
+        borders.append(len(lengths))
+        padded = [(end - start) * lengths[start] for start, end in pairwise(borders)]
+        if count == len(lengths) or max(padded) <= token_budget:
+            return borders
+        needed = count + 1
+
+
+STEPS = st.integers(1, 60).flatmap(
+    lambda width: st.lists(st.lists(st.integers(1, 500), min_size=width, max_size=width), min_size=1, max_size=6)
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(steps=STEPS, budget=st.integers(500, 3000), multiple=st.integers(1, 5))
+def test_no_micro_batch_exceeds_the_budget_or_is_empty_and_their_number_is_a_multiple(steps, budget, multiple):
+    lengths = -np.sort(-np.array(steps, dtype=np.int64), axis=1)
+    for line, cut in zip(lengths, cut_steps(lengths, budget, multiple), strict=True):
+        borders = np.array(cut.borders)
+        assert borders[0] == 0
+        assert borders[-1] == len(line)
+        assert (np.diff(borders) > 0).all()
+        padded = padded_tokens(line[None], borders[None])
+        assert (padded <= budget).all()
+        assert padded.sum() == cut.num_padded_tokens
+        count = len(borders) - 1
+        assert count % multiple == 0 or count == len(line)
+
+
+@settings(max_examples=300, deadline=None)
+@given(steps=STEPS, budget=st.integers(500, 3000), multiple=st.integers(1, 5))
+def test_many_steps_are_cut_as_each_would_be_alone_by_the_plain_rule(steps, budget, multiple):
+    lengths = -np.sort(-np.array(steps, dtype=np.int64), axis=1)
+    cuts = cut_steps(lengths, budget, multiple)
+    assert [cut.borders for cut in cuts] == [cut_plainly(line, budget, multiple) for line in lengths]
 
 
 def test_micro_batches_of_a_step_are_near_equal_in_tokens():
@@ -149,9 +226,30 @@ def test_evaluation_batches_hold_every_row_once_longest_first_within_the_budget(
         assert len(counts) == 1
 
 
-def test_a_plan_of_55_thousand_rows_is_quick():
-    lengths = np.random.default_rng(0).integers(50, 1024, 55_000).astype(np.int32)
-    plan = Plan(np.arange(55_000), lengths, 64, 8192, 2, 0, 1)
+def plan_at_scale(num_rows: int, epochs: int = 1) -> Plan:
+    lengths = np.random.default_rng(0).integers(50, 1024, num_rows).astype(np.int32)
+    return Plan(np.arange(num_rows), lengths, 64, 8192, 2, 0, epochs)
+
+
+@pytest.mark.parametrize(("num_rows", "bound_seconds"), [(55_000, 1.0), (1_000_000, 10.0)])
+def test_a_plan_of_many_rows_is_quick(num_rows, bound_seconds):
+    # .01 s and .4 s on an idle machine; see EXPERIMENTS.md
+    plan = plan_at_scale(num_rows, epochs=3)
     start = time.perf_counter()
-    assert sum(planned.num_rows for planned in plan.steps()) == 55_000
-    assert time.perf_counter() - start < 2.0  # .1 s on an idle machine; see EXPERIMENTS.md
+    assert sum(planned.num_rows for planned in islice(plan.steps(), plan.steps_per_epoch)) == num_rows
+    assert next(plan.steps(2 * plan.steps_per_epoch)).epoch == 2
+    assert sum(len(batch.rows) for batch in plan_evaluation(plan.rows, plan.lengths, 16384)) == num_rows
+    assert time.perf_counter() - start < bound_seconds
+
+
+def test_a_plan_takes_few_bytes_a_row_and_no_more_on_more_ranks():
+    plan, peaks = plan_at_scale(300_000), []
+    for world_size in (1, 64):
+        tracemalloc.start()
+        num_mine = sum(len(planned.for_rank(0, world_size)) for planned in plan.steps())
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert num_mine >= plan.num_steps
+    assert peaks[1] < 1.05 * peaks[0]
+    # The order and its 64-bit keys, the temporary words of the hash, and a block of steps.
+    assert peaks[0] < 60 * len(plan.rows)

@@ -5,6 +5,7 @@ import pytest
 
 from pref_dist.config.schema import DataSection, RunConfig, RunSection
 from pref_dist.data.prepare import prepare, write_audit
+from pref_dist.data.splits import SplitRequest, list_share_deviations, split_rows
 from pref_dist.errors import DataError
 from pref_dist.run_dir import RunDir
 
@@ -12,7 +13,7 @@ from pref_dist.run_dir import RunDir
 @pytest.fixture
 def build_config(tmp_path):
     def build(**data) -> RunConfig:
-        data = {name: str(value) if name in ("train", "valid") else value for name, value in data.items()}
+        data = {name: str(value) if name in ("train", "valid", "test") else value for name, value in data.items()}
         section = DataSection(max_tokens=96, cache_dir=str(tmp_path / "cache"), **data)
         return RunConfig(run=RunSection(dir=str(tmp_path / "run")), data=section)
 
@@ -89,3 +90,137 @@ def test_the_audit_lies_in_the_run_folder(write_csv, record, build_config, wordp
 def test_a_run_without_bad_rows_leaves_an_empty_list_of_them(write_csv, build_config, wordpiece_folder, tmp_path):
     write_audit(RunDir(tmp_path / "run"), prepare(build_config(train=write_csv(60)), wordpiece_folder))
     assert (tmp_path / "run" / "rows_set_aside.jsonl").read_text() == ""
+
+
+def test_several_sources_are_one_set_with_a_weight_for_each(write_csv, record, build_config, wordpiece_folder):
+    first = write_csv([record(number) for number in range(60)], "first.csv")
+    second = write_csv([record(number, prompt=[f"Another {number}"]) for number in range(30)], "second.csv")
+    sources = [{"path": str(first), "weight": 1.0}, {"path": str(second), "weight": 0.25}]
+    prepared = prepare(build_config(sources=sources), wordpiece_folder)
+    table = prepared.train_table
+    assert len(table) == 90
+    assert table.weights.tolist() == [1.0] * 60 + [0.25] * 30
+    assert sorted([*prepared.train_rows, *prepared.valid_rows]) == list(range(90))
+    assert len(set(table.ids.to_pylist())) == 90
+    assert table.ids[60].as_py() == "2:1000"
+    alone = [prepare(build_config(train=path), wordpiece_folder).train_table for path in (first, second)]
+    for row in range(90):
+        part, place = (alone[0], row) if row < 60 else (alone[1], row - 60)
+        assert table.input_ids(row).tolist() == part.input_ids(place).tolist()
+    assert table.describe(65) == {"file": str(second), "row": 6, "id": "1005"}
+    assert not any(part.was_built for part in alone), "the sources' own entries are used"
+    assert set(prepared.truncation) == {f"train 1: {first}", f"train 2: {second}"}
+
+
+def test_a_row_falls_on_the_same_side_alone_and_among_other_sources(write_csv, record, build_config, wordpiece_folder):
+    first = write_csv(200, "first.csv")
+    second = write_csv([record(number, prompt=[f"Another {number}"]) for number in range(50)], "second.csv")
+    alone = prepare(build_config(train=first), wordpiece_folder)
+    both = prepare(build_config(sources=[{"path": str(first)}, {"path": str(second)}]), wordpiece_folder)
+    assert [row for row in both.valid_rows if row < 200] == alone.valid_rows.tolist()
+
+
+def write_repeats(write_csv, record, name="train.csv"):
+    """30 good rows; then row 1 again, row 2 with A and B swapped and the label with them, row 3 with another label."""
+    rows = [record(number) for number in range(30)]
+    again = rows[0] | {"id": "again"}
+    swapped = rows[1] | {
+        "id": "swapped",
+        "response_a": rows[1]["response_b"],
+        "response_b": rows[1]["response_a"],
+        "winner_model_a": rows[1]["winner_model_b"],
+        "winner_model_b": rows[1]["winner_model_a"],
+    }
+    contrary = rows[2] | {"id": "contrary", "winner_model_a": "1", "winner_model_b": "0", "winner_tie": "0"}
+    return write_csv([*rows, again, swapped, contrary], name)
+
+
+def test_repeated_and_contradicting_rows_are_found_and_stay_by_default(
+    write_csv, record, build_config, wordpiece_folder
+):
+    prepared = prepare(build_config(train=write_repeats(write_csv, record)), wordpiece_folder)
+    assert prepared.cross_findings == {"duplicate_pair": 2, "contradictory_labels": 2, "in_test": 0}
+    assert len(prepared.train_rows) + len(prepared.valid_rows) == 33
+    assert prepared.set_aside == []
+    assert prepared.findings == {"duplicate_pair": 2, "contradictory_labels": 2}
+
+
+def test_a_policy_sets_them_aside_with_a_line_each(write_csv, record, build_config, wordpiece_folder):
+    path = write_repeats(write_csv, record)
+    checks = {"duplicate_pair": "set_aside", "contradictory_labels": "set_aside"}
+    prepared = prepare(build_config(train=path, checks=checks), wordpiece_folder)
+    assert len(prepared.train_rows) + len(prepared.valid_rows) == 29
+    assert [(bad["row"], bad["id"], bad["kind"]) for bad in prepared.set_aside] == [
+        (3, "1002", "contradictory_labels"),
+        (31, "again", "duplicate_pair"),
+        (32, "swapped", "duplicate_pair"),
+        (33, "contrary", "contradictory_labels"),
+    ]
+    assert {bad["file"] for bad in prepared.set_aside} == {str(path)}
+    gone = {2, 30, 31, 32}
+    assert gone.isdisjoint([*prepared.train_rows, *prepared.valid_rows])
+
+
+def test_a_policy_can_refuse_them(write_csv, record, build_config, wordpiece_folder):
+    config = build_config(train=write_repeats(write_csv, record), checks={"contradictory_labels": "fail"})
+    with pytest.raises(DataError, match=r"2 training rows: .*row 3, id '1002'.*contradictory_labels=fail"):
+        prepare(config, wordpiece_folder)
+
+
+def test_training_rows_that_will_be_predicted_are_found(write_csv, record, build_config, wordpiece_folder):
+    train = write_csv(40)
+    test = write_csv([record(7, id="x"), record(99)], "test.csv", columns=("id", "prompt", "response_a", "response_b"))
+    kept = prepare(build_config(train=train, test=test), wordpiece_folder)
+    assert kept.cross_findings["in_test"] == 1
+    assert len(kept.train_rows) + len(kept.valid_rows) == 40
+    dropped = prepare(build_config(train=train, test=test, checks={"in_test": "set_aside"}), wordpiece_folder)
+    assert [(bad["row"], bad["kind"]) for bad in dropped.set_aside] == [(8, "in_test")]
+
+
+def test_remarks_of_single_rows_obey_their_policy(write_csv, record, build_config, wordpiece_folder):
+    rows = [record(number) for number in range(30)] + [record(30, response_a=["same"], response_b=["same"])]
+    path = write_csv(rows)
+    assert prepare(build_config(train=path), wordpiece_folder).findings == {"identical_responses": 1}
+    checked = prepare(build_config(train=path, checks={"identical_responses": "set_aside"}), wordpiece_folder)
+    assert [(bad["row"], bad["kind"]) for bad in checked.set_aside] == [(31, "identical_responses")]
+    with pytest.raises(DataError, match=r"data\.checks\.identical_responses=fail"):
+        prepare(build_config(train=path, checks={"identical_responses": "fail"}), wordpiece_folder)
+
+
+@pytest.mark.parametrize("split", ["grouped_hash", "grouped_stratified", "random_stratified"])
+def test_folds_part_the_rows(write_csv, build_config, wordpiece_folder, split):
+    train = write_csv(120)
+    held_out = []
+    for fold in range(4):
+        prepared = prepare(build_config(train=train, split=split, num_folds=4, fold=fold), wordpiece_folder)
+        assert sorted([*prepared.train_rows, *prepared.valid_rows]) == list(range(120))
+        held_out += prepared.valid_rows.tolist()
+    assert sorted(held_out) == list(range(120))
+
+
+def test_a_random_split_says_that_prompts_stand_on_both_sides(write_csv, record, build_config, wordpiece_folder):
+    path = write_csv([record(number, prompt=[f"Prompt {number // 10}"]) for number in range(200)])
+    prepared = prepare(build_config(train=path, split="random_stratified"), wordpiece_folder)
+    assert prepared.num_shared_prompts > 0
+    assert "prompts stand among the training and the held-out rows" in prepared.warnings[0]
+    grouped = prepare(build_config(train=path, valid_fraction=0.3), wordpiece_folder)
+    assert grouped.num_shared_prompts == 0
+
+
+def test_a_hold_out_whose_class_shares_are_off_is_said(write_csv, record, build_config, wordpiece_folder):
+    rows = [record(number, winner_model_a=1, winner_model_b=0, winner_tie=0) for number in range(600)]
+    rows += [record(number, winner_model_a=0, winner_model_b=0, winner_tie=1) for number in range(600, 900)]
+    config = build_config(train=write_csv(rows), valid_fraction=0.3)
+    table = prepare(config, wordpiece_folder).train_table
+    labels = table.targets.argmax(axis=1)
+
+    def is_off(seed: int) -> bool:
+        _, valid = split_rows(table.groups, labels, SplitRequest("grouped_hash", seed, 0.3))
+        return bool(list_share_deviations(table.groups, labels, valid))
+
+    unlucky = next(seed for seed in range(3000) if is_off(seed))
+    config = config.model_copy(update={"run": RunSection(seed=unlucky)})
+    warning = prepare(config, wordpiece_folder).warnings[0]
+    assert "A is" in warning
+    assert "of the held-out rows" in warning
+    assert prepare(config.model_copy(update={"run": RunSection(seed=42)}), wordpiece_folder).warnings == []

@@ -1,5 +1,5 @@
 from pref_dist.data.render import render_joint, render_text, swap_target
-from pref_dist.data.validate import Turn
+from pref_dist.data.rows import Turn
 
 ONE_TURN = (Turn("p", "a", "b"),)
 TWO_TURNS = (Turn("p1", "a1", "b1"), Turn("p2", "", "b2"))

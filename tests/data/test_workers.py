@@ -4,7 +4,7 @@ import pytest
 
 from pref_dist.data import workers
 from pref_dist.data.encode import RowEncoder
-from pref_dist.data.validate import Row, Turn
+from pref_dist.data.rows import Row, Turn
 from pref_dist.data.workers import CHARACTERS_PER_CHUNK, count_cores, count_workers, encode_chunks, iterate_chunks
 from pref_dist.errors import DataError
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from pref_dist.data.rows import Row, Turn
 from pref_dist.data.synthetic_rows import SyntheticRow, draw_rows
-from pref_dist.data.validate import Row, Turn
 from pref_dist.errors import DataError
 from pref_dist.evaluate.baselines import fit_baselines
 

@@ -1,0 +1,173 @@
+"""Templates (`data.template`): which text a row becomes, and where its segments lie among the tokens.
+
+`joint` tokenises each turn of each segment on its own, between special tokens that no text can
+contain. The seed templates tokenise one string, as the notebooks did, and find the segments in it
+by character offsets. A chunk of rows is tokenised at once.
+
+In this file Q is the axis of sequences (one or two a row) and K that of the segments of one.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from itertools import accumulate, chain, pairwise
+from operator import itemgetter
+from typing import Literal, Protocol
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from pref_dist.data.render import CUT_MARKER, HEADERS, render_joint
+from pref_dist.data.rows import Row, Turn
+from pref_dist.data.seed_text import (
+    SeedSequence,
+    clean_seed_ascii,
+    read_cell,
+    render_seed_joint,
+    render_seed_siamese,
+    render_string,
+)
+from pref_dist.data.sequences import ChunkTokens, Frame, Ranges
+from pref_dist.data.truncate import Ints
+
+TemplateName = Literal["joint", "seed_joint", "seed_siamese"]
+
+SEGMENT_NAMES = {
+    "joint": ("prompt", "response_a", "response_b"),
+    "seed_joint": ("prompt", "response_a", "response_b"),
+    "seed_siamese": ("prompt_a", "response_a", "prompt_b", "response_b"),
+}
+NUM_SEQUENCES = {"joint": 1, "seed_joint": 1, "seed_siamese": 2}
+CLEANERS: dict[str, Callable[[str], str] | None] = {"none": None, "seed_ascii": clean_seed_ascii}
+
+
+def segment_names(template: str) -> tuple[str, ...]:
+    """Return the names of a row's segments in the order of reading; the prompt beside A is `prompt_a`."""
+    return SEGMENT_NAMES[template]
+
+
+def num_sequences(template: str) -> int:
+    """Return how many sequences a row becomes; they have equally many segments."""
+    return NUM_SEQUENCES[template]
+
+
+class Template(Protocol):
+    """Tokenises rows for one template and tokenizer."""
+
+    frame: Frame
+    header_lengths: list[int]  # (K,) tokens of the headers, as they stand before plain words
+
+    def tokenize(self, rows: Sequence[Row]) -> ChunkTokens: ...
+
+
+def build_template(name: str, clean: str, backend: Tokenizer, cls_id: int | None, sep_id: int) -> Template:
+    """Return the template `name`. Of `backend` it sets how special tokens in texts are read."""
+    cleaner = CLEANERS[clean]
+    if name == "joint":
+        return JointTemplate(backend, cls_id, sep_id, cleaner)
+    return SeedTemplate(backend, name, str(backend.id_to_token(sep_id)), cleaner)
+
+
+class JointTemplate:
+    """`[CLS] Prompt: ... [SEP] Response A: ... [SEP] Response B: ... [SEP]`, see `render`."""
+
+    def __init__(
+        self, backend: Tokenizer, cls_id: int | None, sep_id: int, cleaner: Callable[[str], str] | None
+    ) -> None:
+        # A response that contains "[SEP]" must not be able to end its segment.
+        backend.encode_special_tokens = True
+        self.backend, self.cleaner = backend, cleaner
+        headers = tuple(tokens_of(backend, header) for header in HEADERS)
+        opening = [] if cls_id is None else [cls_id]
+        self.frame = Frame(opening, [sep_id], [sep_id], tokens_of(backend, CUT_MARKER), headers)
+        self.header_lengths = [len(header) for header in headers]
+
+    def tokenize(self, rows: Sequence[Row]) -> ChunkTokens:
+        segments = [pieces for row in rows for pieces in render_joint(self.clean_turns(row))]
+        texts = list(chain.from_iterable(segments))
+        pieces = [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
+        num_shared = len(self.frame.ids)
+        ends = np.fromiter(accumulate(map(len, pieces), initial=num_shared), dtype=np.int64, count=len(pieces) + 1)
+        pool = np.fromiter(chain(self.frame.ids, chain.from_iterable(pieces)), dtype=np.int32, count=int(ends[-1]))
+        borders = ends[np.cumsum([0, *map(len, segments)])]
+        shape = (len(rows), len(HEADERS))
+        text_lengths = np.diff(borders).reshape(shape)
+        return ChunkTokens(
+            pool,
+            headers=Ranges(
+                np.broadcast_to(np.array(self.frame.starts[4:-1]), shape),
+                np.broadcast_to(np.array(self.header_lengths), shape),
+            ),
+            texts=Ranges(borders[:-1].reshape(shape), text_lengths),
+            num_rounds=np.array([len(row.turns) for row in rows], dtype=np.int64),
+            round_lengths=np.diff(ends),
+        )
+
+    def clean_turns(self, row: Row) -> Sequence[Turn]:
+        if self.cleaner is None:
+            return row.turns
+        return [Turn(*map(self.cleaner, turn)) for turn in row.turns]
+
+
+class SeedTemplate:
+    """One or two strings a row, each tokenised whole, special tokens and all, as transformers does."""
+
+    def __init__(self, backend: Tokenizer, name: str, sep_token: str, cleaner: Callable[[str], str] | None) -> None:
+        backend.encode_special_tokens = False  # the default of transformers, which the notebooks took
+        self.backend, self.name, self.sep_token, self.cleaner = backend, name, sep_token, cleaner
+        opening, closing = find_special_tokens(backend)
+        self.frame = Frame(opening, [], closing, tokens_of(backend, CUT_MARKER))
+        words = Row(1, "", (), None, cells=("word", "word", "word"))
+        self.header_lengths = self.tokenize([words]).headers.lengths[0].tolist()
+
+    def render(self, row: Row) -> list[SeedSequence]:
+        cells = [read_cell(cell) for cell in row.cells]
+        if self.cleaner is not None:
+            cells = [self.cleaner(cell) for cell in cells]
+        return render_seed_joint(cells) if self.name == "seed_joint" else render_seed_siamese(cells, self.sep_token)
+
+    def tokenize(self, rows: Sequence[Row]) -> ChunkTokens:
+        sequences = [sequence for row in rows for sequence in self.render(row)]
+        encodings = self.backend.encode_batch(list(map(render_string, sequences)), add_special_tokens=False)
+        ids = [self.frame.ids, *(encoding.ids for encoding in encodings)]
+        pool = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=sum(map(len, ids)))
+        counts = [
+            count_part_tokens(encoding.offsets, sequence)
+            for encoding, sequence in zip(encodings, sequences, strict=True)
+        ]
+        num_segments = len(segment_names(self.name)) // num_sequences(self.name)
+        lengths: Ints = np.array(counts, dtype=np.int64).reshape(-1, num_segments, 2)
+        # All tokens of a sequence are in one of its parts, so the parts tile the pool.
+        starts = len(self.frame.ids) + (np.cumsum(lengths) - lengths.ravel()).reshape(lengths.shape)
+        texts = Ranges(starts[..., 1], lengths[..., 1])
+        num_rounds = np.ones(len(sequences), dtype=np.int64)
+        return ChunkTokens(pool, Ranges(starts[..., 0], lengths[..., 0]), texts, num_rounds, texts.lengths.ravel())
+
+
+def count_part_tokens(offsets: Sequence[tuple[int, int]], sequence: SeedSequence) -> list[int]:
+    """Return how many tokens each header and each text of a sequence has, in the order of reading.
+
+    `offsets` are the [start, end) of all tokens in characters of the sequence's string. A token
+    that straddles the border of two segments belongs to the one in which it starts; one that
+    straddles header and text of a segment is the text's, if there is any text.
+    """
+    borders, character = [0], 0
+    for header, text in sequence:
+        text_start = character + len(header)
+        character = text_start + len(text)
+        stop = bisect_left(offsets, (character,))  # the first token that starts here or later
+        start = bisect_right(offsets, text_start, key=itemgetter(1)) if text else stop  # the first that ends later
+        borders += [min(max(start, borders[-1]), stop), stop]
+    borders[-1] = len(offsets)
+    return [stop - start for start, stop in pairwise(borders)]
+
+
+def find_special_tokens(backend: Tokenizer) -> tuple[list[int], list[int]]:
+    """Return the special tokens that the tokenizer's own post-processor puts before and after a text."""
+    encoding = backend.encode("word")
+    is_text = [not special for special in encoding.special_tokens_mask]
+    start, stop = is_text.index(True), len(is_text) - is_text[::-1].index(True)
+    return list(encoding.ids[:start]), list(encoding.ids[stop:])
+
+
+def tokens_of(backend: Tokenizer, text: str) -> list[int]:
+    return list(backend.encode(text, add_special_tokens=False).ids)

@@ -1,0 +1,352 @@
+"""Each public layout, from a file written by hand after its schema, and the same through every kind of file."""
+
+import gzip
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from pref_dist.data.formats import Format, is_swapped
+from pref_dist.data.ingest import SourceRequest, open_source
+from pref_dist.data.rows import Row, Turn
+from pref_dist.data.validate import CheckedRows, RowChecker, read_checked_rows
+from pref_dist.errors import DataError
+from pref_dist.findings import Policies
+
+HERE = Path(__file__).parent / "formats"
+A, B, TIE = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
+FILES: dict[str, Format] = {
+    "lmsys.csv": "lmsys", "plain.csv": "plain", "wsdm.csv": "plain", "arena_100k.jsonl": "arena",
+    "arena_140k.jsonl": "arena", "hh_rlhf.jsonl": "pairs", "ultrafeedback.jsonl": "pairs", "trl_pairs.jsonl": "pairs",
+    "soft_beside.csv": "plain", "soft_alone.csv": "plain",
+}  # fmt: skip
+
+
+def read(name: str | Path, **options: Any) -> CheckedRows:
+    return read_checked_rows(SourceRequest(HERE / name, **options), "fail")
+
+
+def contents(row: Row) -> tuple[Any, ...]:
+    return row.id, row.turns, row.target, row.soft_target, row.models
+
+
+@pytest.mark.parametrize(("name", "format"), FILES.items())
+def test_the_layout_is_recognised_and_no_row_is_lost(name, format):
+    assert open_source(SourceRequest(HERE / name)).format == format
+    checked = read(name)
+    num_lines = len((HERE / name).read_text(encoding="utf-8").splitlines())
+    if name.endswith("jsonl"):
+        assert len(checked.rows) == num_lines
+    else:
+        assert len(checked.rows) == len(pd.read_csv(HERE / name))
+    assert checked.is_labelled
+    assert checked.set_aside == []
+
+
+def test_lmsys_has_turns_models_and_one_hot_winners():
+    rows = read("lmsys.csv").rows
+    assert [contents(row)[2:] for row in rows] == [
+        (A, None, ("gpt-4-1106-preview", "gpt-4-0613")),
+        (B, None, ("koala-13b", "gpt-4-0613")),
+        (TIE, None, ("gpt-3.5-turbo-0613", "mistral-medium")),
+    ]
+    assert [turn.response_a for turn in rows[0].turns] == [
+        "The question is complex.",
+        "Ah, the age-old culinary conundrum!",
+    ]
+    assert rows[1].turns[0].response_b == ""
+    assert rows[2].turns[0].response_a == "Function calling 😀 is "
+    assert rows[1].cells[2] == "[null]"
+
+
+def test_plain_strings_are_one_turn_with_their_line_breaks():
+    rows = read("plain.csv").rows
+    assert [row.turns for row in rows] == [
+        (Turn("Which one is larger?", "The first.", "The second, I think."),),
+        (Turn('Say "hi".', "hi", '[1] "hi"'),),
+        (Turn("Two\nlines?", "Yes.", "Yes!"),),
+    ]
+
+
+@pytest.mark.parametrize("format", ["auto", "wsdm", "plain"])
+def test_wsdm_names_the_winner_and_its_texts_are_plain(format):
+    rows = read("wsdm.csv", format=format).rows
+    assert [row.target for row in rows] == [A, B]
+    assert rows[1].turns == (Turn('["is this json?"]', "No.", "It looks so."),)
+    assert rows[0].models == ("o1-preview", "reka-core-20240904")
+
+
+def test_an_arena_file_gives_turns_and_counts_both_bad_as_a_tie():
+    rows = read("arena_100k.jsonl").rows
+    assert [row.target for row in rows] == [B, TIE, TIE]
+    assert rows[0].id == "58210e39b3fd4441a2bd4a518bb44c2d"
+    assert rows[1].turns == (Turn("Be brief.\n\nHi", "Hello", "Hey"), Turn("Again", "Hello again", "Hey again"))
+
+
+def test_contents_in_parts_are_joined_and_pictures_are_counted():
+    checked = read("arena_140k.jsonl")
+    assert [row.target for row in checked.rows] == [TIE, A]
+    assert [row.turns[0].prompt for row in checked.rows] == ["What is on this picture?", "And this?"]
+    assert checked.findings == {"non_text_content": 1}
+
+
+@pytest.mark.parametrize("name", ["hh_rlhf.jsonl", "ultrafeedback.jsonl", "trl_pairs.jsonl"])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_pairs_are_shown_in_an_order_that_a_hash_of_the_id_draws(name, seed):
+    rows = read(name, order_seed=seed).rows
+    records = [json.loads(line) for line in (HERE / name).read_text(encoding="utf-8").splitlines()]
+    for row, record in zip(rows, records, strict=True):
+        chosen = record["chosen"][-1]["content"] if isinstance(record["chosen"], list) else record["chosen"]
+        assert row.target == (B if is_swapped(row.id, seed) else A)
+        better = row.turns[-1].response_a if row.target == A else row.turns[-1].response_b
+        assert chosen.endswith(better)
+
+
+def test_the_order_of_pairs_is_fair_and_moves_no_row_when_others_come():
+    swapped = [is_swapped(str(number), 42) for number in range(4000)]
+    assert 0.46 < sum(swapped) / len(swapped) < 0.54
+    few = read("ultrafeedback.jsonl").rows
+    again = read("ultrafeedback.jsonl").rows
+    assert [contents(row) for row in few] == [contents(row) for row in again]
+    assert all(len(row.id) == 16 for row in few), "without an id the content is one"
+
+
+def test_a_dialogue_in_one_text_and_answers_to_a_prompt_are_told_apart():
+    hh = read("hh_rlhf.jsonl").rows
+    assert [turn.prompt for turn in hh[0].turns] == [
+        "What are some cuss words in english?",
+        "What's your favorite one?",
+    ]
+    assert hh[0].turns[0].response_a == hh[0].turns[0].response_b == "Here's an incomplete list.\n\nAss, dick."
+    trl = read("trl_pairs.jsonl").rows
+    assert trl[0].turns[0].prompt == "What colour is the sky?"
+    assert {*trl[0].turns[0][1:]} == {"Blue.", "Green."}
+    assert [turn.prompt for turn in trl[1].turns] == ["Hi", "And?"]
+    assert trl[1].turns[0][1:] == ("Hello", "Hello")
+
+
+def test_equal_pairs_without_ids_stay_two_rows(tmp_path):
+    line = (HERE / "hh_rlhf.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    path = tmp_path / "twice.jsonl"
+    path.write_text(f"{line}\n{line}\n", encoding="utf-8")
+    first, second = read(path).rows
+    assert first.turns == second.turns
+    assert second.id == f"{first.id}-2"
+
+
+def test_soft_labels_beside_winners_are_for_training_and_instead_of_them_for_both():
+    beside, alone = read("soft_beside.csv").rows, read("soft_alone.csv").rows
+    assert [(row.target, row.soft_target) for row in beside] == [
+        (A, pytest.approx((0.7, 0.2, 0.1))),
+        (B, None),
+        ((0.25, 0.25, 0.5), (0.25, 0.25, 0.5)),
+    ]
+    assert [row.training_target for row in beside[:2]] == [pytest.approx((0.7, 0.2, 0.1)), B]
+    assert alone[0].target == alone[0].soft_target == (0.5, 0.25, 0.25)
+    assert sum(alone[1].target) == pytest.approx(1.0, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"prob_tie": "0.9"}, "bad_soft_label"),
+        ({"prob_tie": "-0.1", "prob_model_a": "0.9"}, "bad_soft_label"),
+        ({"prob_tie": "x"}, "bad_soft_label"),
+        ({"prob_tie": "nan"}, "bad_soft_label"),
+        ({"prob_model_a": "", "prob_model_b": "", "prob_tie": ""}, "bad_soft_label"),
+        ({"winner": "draw"}, "unknown_winner"),
+        ({"winner": ""}, "unknown_winner"),
+    ],
+)
+def test_labels_that_mean_nothing_set_the_row_aside(tmp_path, changes, kind):
+    columns = {"id": "1", "prompt": "p", "response_a": "a", "response_b": "b"}
+    labels = {"winner": "tie"} if "winner" in changes else dict.fromkeys(("prob_model_a", "prob_model_b"), "0.25")
+    good = columns | labels | ({} if "winner" in changes else {"prob_tie": "0.5"})
+    path = tmp_path / "labels.csv"
+    pd.DataFrame([good, good | {"id": "2"} | changes]).to_csv(path, index=False)
+    checked = read_checked_rows(SourceRequest(path))
+    assert [row.id for row in checked.rows] == ["1"]
+    assert [(record["id"], record["kind"]) for record in checked.set_aside] == [("2", kind)]
+
+
+def test_probabilities_in_winner_columns_are_told_where_they_belong(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text(
+        "id,prompt,response_a,response_b,winner_model_a,winner_model_b,winner_tie\n1,p,a,b,1,0,0\n2,p,a,b,0.2,0.3,0.5\n"
+    )
+    (record,) = read_checked_rows(SourceRequest(path)).set_aside
+    assert "prob_model_a" in record["detail"]
+
+
+def test_labels_can_be_passed_over(tmp_path):
+    path = tmp_path / "test.csv"
+    path.write_text("id,prompt,response_a,response_b,winner_model_a,winner_model_b,winner_tie\n1,p,a,b,0,0,0\n")
+    source = open_source(SourceRequest(path, with_labels=False))
+    assert not source.is_labelled
+    assert [row.target for row in RowChecker(source, Policies()).iterate_rows()] == [None]
+
+
+def write_jsonl(path: Path, frame: pd.DataFrame) -> None:
+    path.write_text(frame.to_json(orient="records", lines=True, force_ascii=False), encoding="utf-8")
+
+
+def write_gzipped(path: Path, frame: pd.DataFrame) -> None:
+    plain = path.with_suffix("")
+    WRITERS["".join(plain.suffixes)](plain, frame)
+    path.write_bytes(gzip.compress(plain.read_bytes()))
+    plain.unlink()
+
+
+def write_zst(path: Path, frame: pd.DataFrame) -> None:
+    plain = path.with_suffix("")
+    WRITERS["".join(plain.suffixes)](plain, frame)
+    with pa.CompressedOutputStream(str(path), "zstd") as file:
+        file.write(plain.read_bytes())
+    plain.unlink()
+
+
+WRITERS: dict[str, Callable[[Path, pd.DataFrame], None]] = {
+    ".csv": lambda path, frame: frame.to_csv(path, index=False),
+    ".jsonl": write_jsonl,
+    ".parquet": lambda path, frame: frame.to_parquet(path, index=False),
+    **{f"{kind}.gz": write_gzipped for kind in (".csv", ".jsonl", ".parquet")},
+    **{f"{kind}.zst": write_zst for kind in (".csv", ".jsonl", ".parquet")},
+}
+
+
+def load_frame(name: str) -> pd.DataFrame:
+    """The fixture as pandas holds it, lists as lists where the file has them."""
+    if name.endswith(".csv"):
+        return pd.read_csv(HERE / name, dtype=str, keep_default_na=False)
+    return pd.DataFrame([json.loads(line) for line in (HERE / name).read_text(encoding="utf-8").splitlines()])
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    # A Parquet column has one type; that fixture mixes texts and lists on purpose.
+    [
+        (name, suffix)
+        for name in FILES
+        for suffix in WRITERS
+        if (name, "parquet" in suffix) != ("trl_pairs.jsonl", True)
+    ],
+)
+def test_every_format_reads_the_same_from_every_kind_of_file(tmp_path, name, suffix):
+    frame = load_frame(name)
+    if ".csv" in suffix:
+        frame = frame.map(lambda cell: json.dumps(cell) if isinstance(cell, (list, dict)) else cell)
+    path = tmp_path / f"file{suffix}"
+    WRITERS[suffix](path, frame)
+    assert [contents(row) for row in read(path).rows] == [contents(row) for row in read(name).rows]
+
+
+def test_a_folder_and_a_pattern_are_one_source_in_the_order_of_names(tmp_path):
+    folder = tmp_path / "parts"
+    (folder / "deeper").mkdir(parents=True)
+    frame = pd.read_csv(HERE / "plain.csv", dtype=str)
+    frame[:1].to_csv(folder / "a.csv", index=False)
+    write_jsonl(folder / "b.jsonl", frame[1:2])
+    frame[2:].to_parquet(folder / "deeper" / "c.parquet")
+    (folder / ".hidden.csv").write_text("x")
+    (folder / "README.md").write_text("x")
+    rows = read(folder).rows
+    assert [(row.row, row.id) for row in rows] == [(1, "1"), (2, "2"), (3, "3")]
+    assert [row.id for row in read(folder / "[ab].*").rows] == ["1", "2"]
+    with pytest.raises(DataError, match="No file matches"):
+        read(folder / "*.tsv")
+
+
+def test_rows_of_several_files_are_named_by_file_and_row_within_it(tmp_path):
+    frame = pd.read_csv(HERE / "plain.csv", dtype=str)
+    frame.to_csv(tmp_path / "1.csv", index=False)
+    frame.assign(id=["4", "2", ""]).to_csv(tmp_path / "2.csv", index=False)
+    checked = read_checked_rows(SourceRequest(tmp_path))
+    assert [row.row for row in checked.rows] == [1, 2, 3, 4]
+    assert [(Path(bad["file"]).name, bad["row"], bad["kind"]) for bad in checked.set_aside] == [
+        ("2.csv", 2, "duplicate_id"),
+        ("2.csv", 3, "empty_id"),
+    ]
+    assert checked.set_aside[0]["detail"] == "row 2 of file 1 has this id already"
+
+
+def test_files_that_differ_are_not_one_source(tmp_path):
+    pd.read_csv(HERE / "plain.csv").to_csv(tmp_path / "1.csv", index=False)
+    pd.read_csv(HERE / "plain.csv").iloc[:, :4].to_csv(tmp_path / "2.csv", index=False)
+    with pytest.raises(DataError, match=r"2\.csv and .*1\.csv are read as one source, but differ in their label"):
+        read(tmp_path)
+
+
+PACKED = (".csv.gz", ".csv.zst", ".jsonl.gz", ".jsonl.zst", ".parquet", ".parquet.zst")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage"),
+    # Of these only gzip has a checksum for sure: elsewhere a flipped bit inside a text is a text.
+    [*((suffix, damage) for suffix in PACKED for damage in ("cut", "not packed")), (".csv.gz", "flipped")],
+)
+def test_a_damaged_file_is_an_error_that_names_it(tmp_path, suffix, damage):
+    frame = pd.concat([pd.read_csv(HERE / "plain.csv", dtype=str)] * 200).assign(id=range(600))
+    path = tmp_path / f"file{suffix}"
+    WRITERS[suffix](path, frame)
+    content = bytearray(path.read_bytes())
+    if damage == "cut":
+        content = content[: len(content) // 2]
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 0xFF
+    else:
+        content = bytearray(b"id,prompt,response_a,response_b\n1,p,a,b\n")
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(str(path))):
+        read_checked_rows(SourceRequest(path))
+
+
+def test_a_line_that_is_no_object_is_set_aside_and_the_next_one_is_read(tmp_path):
+    good = {"id": "1", "prompt": "p", "response_a": "a", "response_b": "b", "winner": "tie"}
+    lines = [json.dumps(good).encode(), b"[1]", b'{"id": ', b"\xff\xfe", b"", json.dumps(good | {"id": "2"}).encode()]
+    path = tmp_path / "file.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    checked = read_checked_rows(SourceRequest(path))
+    assert [(row.row, row.id) for row in checked.rows] == [(1, "1"), (5, "2")]
+    assert [record["kind"] for record in checked.set_aside] == ["bad_line"] * 3
+
+
+def test_a_json_file_may_be_one_list_of_objects(tmp_path):
+    path = tmp_path / "file.json"
+    frame = pd.read_csv(HERE / "plain.csv", dtype=str)
+    frame.to_json(path, orient="records", indent=2)
+    assert [contents(row) for row in read(path).rows] == [contents(row) for row in read("plain.csv").rows]
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind"),
+    [
+        ([{"role": "user", "content": "Why?"}, {"role": "robot", "content": "x"}], "bad_conversation"),
+        ([], "bad_conversation"),
+        ("no json", "bad_conversation"),
+        ([{"role": "user", "content": 3}], "bad_conversation"),
+        (["a text"], "bad_conversation"),
+        ([{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "x"}], "prompts_differ"),
+    ],
+)
+def test_a_conversation_that_cannot_be_read_sets_the_row_aside(tmp_path, cell, kind):
+    good = json.loads((HERE / "arena_100k.jsonl").read_text(encoding="utf-8").splitlines()[2])
+    path = tmp_path / "file.jsonl"
+    bad = good | {"question_id": "bad", "conversation_b": cell}
+    path.write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\n")
+    checked = read_checked_rows(SourceRequest(path))
+    assert len(checked.rows) == 1
+    assert [(record["id"], record["kind"]) for record in checked.set_aside] == [("bad", kind)]
+
+
+def test_a_column_that_nobody_reads_is_named_with_the_one_it_may_have_meant(tmp_path):
+    frame = pd.read_csv(HERE / "plain.csv").rename(columns={"winner_model_a": "winer_model_a"})
+    path = tmp_path / "file.csv"
+    frame.iloc[:, :5].assign(note="x", language="en").to_csv(path, index=False)
+    source = open_source(SourceRequest(path))
+    assert not source.is_labelled
+    assert source.files[0].unused_columns == {"winer_model_a": "winner_model_a", "note": None, "language": None}
