@@ -116,6 +116,7 @@ def describe_rows(checker: RowChecker) -> dict[str, Any]:
     return {
         "format": checker.source.format,
         "is_labelled": checker.source.is_labelled,
+        "has_soft_labels": bool(checker.source.layout.labels.soft_columns),
         "unused_columns": checker.source.files[0].unused_columns,
         "num_rows": checker.num_good,
         "num_rows_in_file": checker.num_rows,

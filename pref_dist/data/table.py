@@ -34,6 +34,7 @@ class TokenTable:
         self.digest = folder.name
         self.build_seconds = build_seconds  # None: it was there, or another process built it
         self.is_labelled: bool = self.manifest["is_labelled"]
+        self.has_soft_labels: bool = self.manifest["has_soft_labels"]
         self.findings: dict[str, int] = self.manifest["findings"]  # kind -> rows, kept ones included
         self.num_rows_in_file: int = self.manifest["num_rows_in_file"]
         self.num_tokens: int = self.manifest["num_tokens"]
@@ -108,13 +109,15 @@ class TokenTable:
     @cached_property
     def training_targets(self) -> npt.NDArray[np.float64]:
         """(N, 3) probabilities of A, B, tie to learn: the soft labels where there are any, else `targets`."""
+        if not self.has_soft_labels:
+            return self.targets  # no copy of what may be a hundred million rows
         soft = self._vectors("soft_target")
         return join([np.where(np.isnan(soft), self.targets, soft)])
 
     @cached_property
     def weights(self) -> npt.NDArray[np.float64]:
         """(N,) weight of each row in the loss."""
-        return join([np.ones(len(self))])
+        return np.broadcast_to(np.float64(1.0), len(self))
 
     @cached_property
     def segment_ends(self) -> npt.NDArray[np.int32]:
@@ -180,6 +183,7 @@ class JoinedTable(TokenTable):
         content = json.dumps([[table.digest for table in tables], self.source_weights])
         self.digest = hashlib.sha256(content.encode("utf-8")).hexdigest()
         self.is_labelled = all(table.is_labelled for table in tables)
+        self.has_soft_labels = any(table.has_soft_labels for table in tables)
         self._map([batch for table in tables for batch in table._batches])
 
     @property

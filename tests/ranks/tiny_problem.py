@@ -91,7 +91,7 @@ def train_plainly(model: nn.Module, precision: str, clip_norm: float | None) -> 
     for step in range(NUM_STEPS):
         total = 0.0
         for batch in plan_step(step):
-            with autocast_to(precision, torch.device("cpu")):  # type: ignore[arg-type]
+            with autocast_to(precision, torch.device("cpu")):
                 logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
             loss = loss_share(logits.float(), batch, step)
             loss.backward()

@@ -94,13 +94,13 @@ class Session:
 
         zero_file = write_zero_file(backend, out / f"zero_{os.environ['RANK']}.json")
         os.environ |= {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(zero_file)}
-        self.parallel = start_parallel(ParallelSection(backend=backend, timeout_seconds=60))  # type: ignore[arg-type]
+        self.parallel = start_parallel(ParallelSection(backend=backend, timeout_seconds=60))
         self.precision = precision
 
     def build(self, seed: int, clip_norm: float | None, **more: Any) -> tuple[Any, nn.Module]:
         from pref_dist.runtime.engine import EngineSettings
 
-        settings = EngineSettings(self.precision, clip_norm, **more)  # type: ignore[arg-type]
+        settings = EngineSettings(self.precision, clip_norm, **more)
         model = build_model(seed)
         return self.parallel.build_engine(model, build_groups(model), settings, 60), model
 
@@ -224,7 +224,7 @@ def check_inference(session: Session) -> dict[str, Any]:
     from pref_dist.runtime.zero import build_zero_inference
 
     zero_file = Path(os.environ["ACCELERATE_DEEPSPEED_CONFIG_FILE"])
-    settings = EngineSettings(session.precision, None)  # type: ignore[arg-type]
+    settings = EngineSettings(session.precision, None)
     engine = build_zero_inference(zero_file, build_model(0), settings, session.parallel.world_size, 60)
     plain, differences = build_model(0).eval(), []
     with torch.no_grad():
