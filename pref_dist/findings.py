@@ -24,7 +24,8 @@ FaultKind = Literal[
 ]
 # Worth knowing, and mostly honest data: kept unless `data.checks` says otherwise.
 RemarkKind = Literal[
-    "null_text",  # a null where a text should be; read as an empty one
+    "null_text",  # a null where a text should be, or nothing at all; read as an empty one
+    "empty_text",  # a turn of prompt, A or B without a character
     "lone_surrogate",  # half of a character, which no UTF-8 file can hold; read as U+FFFD
     "control_characters",  # other than tab and line ends
     "non_text_content",  # an image or a file in a message; left out

@@ -41,18 +41,20 @@ def predict(
     out: Path,
     checkpoint: str | None = None,
     overrides: Sequence[str] = (),
+    format: str | None = None,
     watch: BuildWatch | None = None,
 ) -> PredictResult:
     """Predict every row of `data` on all ranks and write a submission; every rank calls it.
 
     Rows that fail a check cannot be read by the model; they get the training rows' class shares. Label
-    columns are passed over, whatever stands in them.
+    columns are passed over, whatever stands in them. `format` names the layout of `data`, None: the run's.
+    Of chosen/rejected pairs A is the chosen response; rows without an id get their number.
     """
     run_dir = RunDir(run_folder)
     config = read_run_config(run_dir, overrides)
     parallel = start_parallel(config.parallel, config.run.deterministic)
     run = restore_run(config, run_dir, checkpoint, parallel)
-    table = run.open_rows(data, with_labels=False, watch=watch)
+    table = run.open_rows(data, format, with_labels=False, watch=watch)
     parallel.check_agreement({"the rows": table.digest})
     logits = run.infer(table, np.arange(len(table), dtype=np.int64))
     parallel.stop()

@@ -52,6 +52,10 @@ class RunDir:
         return self.root / "rows_set_aside.jsonl"
 
     @property
+    def findings(self) -> Path:
+        return self.root / "findings.json"
+
+    @property
     def truncation(self) -> Path:
         return self.root / "truncation.json"
 

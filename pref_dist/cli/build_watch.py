@@ -20,6 +20,15 @@ class TerminalWatch:
         self.task: TaskID | None = None
         self.last_line = 0.0
 
+    def __enter__(self) -> "TerminalWatch":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Take the bar away, also where the build has failed; it would write over what is said then."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
     def wait(self, source: Path) -> None:
         click.echo(f"cache      another process is tokenising {source}; waiting for it", err=True)
 

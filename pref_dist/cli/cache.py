@@ -11,6 +11,7 @@ import click
 
 from pref_dist.cli.options import as_json
 from pref_dist.errors import DataError
+from pref_dist.files import render_bytes
 
 if TYPE_CHECKING:
     from pref_dist.data.cache_care import EntrySummary
@@ -127,11 +128,3 @@ def show_entries(entries: Sequence["EntrySummary"]) -> None:
         table.add_row(entry.key[:KEY_SHOWN], *cells, size, age, entry.settings, note)
     width = None if sys.stdout.isatty() else 200
     Console(file=sys.stdout, width=width, highlight=False, markup=False).print(table)
-
-
-def render_bytes(count: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pref_dist.cli.options import as_json, checkpoint, overrides, run_folder, show_set_aside
+from pref_dist.cli.options import as_json, checkpoint, data_format, overrides, run_folder, show_set_aside
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 SOURCE = click.Path(path_type=Path)
@@ -15,6 +15,7 @@ SOURCE = click.Path(path_type=Path)
 @click.command()
 @run_folder
 @click.option("--data", type=SOURCE, help="Labelled rows: a file, folder or pattern; left out: the run's own.")
+@data_format
 @checkpoint
 @click.option("--reference", "references", type=FILE, multiple=True, help="A submission file to score beside the run.")
 @click.option("--baselines/--no-baselines", default=True, show_default=True, help="Fit and score simple baselines.")
@@ -23,6 +24,7 @@ SOURCE = click.Path(path_type=Path)
 def evaluate(
     run_dir: Path,
     data: Path | None,
+    data_format: str | None,
     checkpoint: str | None,
     references: tuple[Path, ...],
     baselines: bool,
@@ -38,8 +40,9 @@ def evaluate(
     from pref_dist.evaluate.run import EvaluateOptions
     from pref_dist.evaluate.run import evaluate as evaluate_run
 
-    options = EvaluateOptions(data, checkpoint, references, baselines, TerminalWatch())
-    result = evaluate_run(run_dir, options, overrides)
+    with TerminalWatch() as watch:
+        options = EvaluateOptions(data, checkpoint, references, baselines, watch, data_format)
+        result = evaluate_run(run_dir, options, overrides)
     if not result.is_main:
         return
     if as_json:

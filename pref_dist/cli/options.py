@@ -13,6 +13,12 @@ overrides = click.option(
 checkpoint = click.option(
     "--checkpoint", default=None, metavar="best|last|STEP", help="Which weights; needed for an unfinished run."
 )
+data_format = click.option(
+    "--format",
+    "data_format",
+    type=click.Choice(["auto", "lmsys", "plain", "wsdm", "arena", "pairs"]),
+    help="Layout of the columns; left out: the run's data.format.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 
 NUM_ROWS_NAMED = 5

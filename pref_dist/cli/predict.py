@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pref_dist.cli.options import as_json, checkpoint, overrides, run_folder, show_set_aside
+from pref_dist.cli.options import as_json, checkpoint, data_format, overrides, run_folder, show_set_aside
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 SOURCE = click.Path(path_type=Path)
@@ -18,11 +18,18 @@ SOURCE = click.Path(path_type=Path)
     "--data", type=SOURCE, required=True, help="A file, folder or pattern of rows to predict; labels are passed over."
 )
 @click.option("--out", type=FILE, required=True, help="The submission file to write.")
+@data_format
 @checkpoint
 @overrides
 @as_json
 def predict(
-    run_dir: Path, data: Path, out: Path, checkpoint: str | None, overrides: tuple[str, ...], as_json: bool
+    run_dir: Path,
+    data: Path,
+    out: Path,
+    data_format: str | None,
+    checkpoint: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Write id, winner_model_a, winner_model_b, winner_tie for every row of a file, in its order.
 
@@ -32,7 +39,8 @@ def predict(
     from pref_dist.cli.build_watch import TerminalWatch
     from pref_dist.predict import predict as predict_rows
 
-    result = predict_rows(run_dir, data, out, checkpoint, overrides, TerminalWatch())
+    with TerminalWatch() as watch:
+        result = predict_rows(run_dir, data, out, checkpoint, overrides, data_format, watch)
     if not result.is_main:
         return
     if as_json:
@@ -45,5 +53,5 @@ def predict(
         )
     show_set_aside(result.set_aside)
     if result.num_left_out:
-        click.echo(f"WARNING: {result.num_left_out:,} rows of {data} have no id of their own and were left out")
+        click.echo(f"WARNING: {result.num_left_out:,} rows of {data} have no id or a repeated one and were left out")
     click.echo(f"written: {result.out}")

@@ -3,13 +3,14 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pref_dist.cli.options import as_json, overrides, run_config
 
 if TYPE_CHECKING:
+    from pref_dist.data.prepare import Prepared
     from pref_dist.data.table import TokenTable
 
 
@@ -31,13 +32,15 @@ def prepare(run_yaml: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     from pref_dist.run_dir import RunDir
 
     config = load_config(run_yaml, overrides)
-    prepared = prepare_rows(config, find_model_folder(config.model.name), TerminalWatch())
+    with TerminalWatch() as watch:
+        prepared = prepare_rows(config, find_model_folder(config.model.name), watch)
     run_dir = RunDir(Path(config.run.dir))
-    write_audit(run_dir, prepared)
-    summary = {"train": asdict(prepared.train), "valid": asdict(prepared.valid), "set_aside": len(prepared.set_aside)}
+    # A run that has started keeps the audit of its own rows.
+    is_new = not run_dir.config.exists()
+    if is_new:
+        write_audit(run_dir, prepared)
     if as_json:
-        found = {"findings": prepared.findings, "warnings": prepared.warnings}
-        click.echo(json.dumps(summary | found | {"tables": [str(part.folder) for part in prepared.parts]}))
+        click.echo(json.dumps(summarise(prepared)))
         return
     for name, side in (("train", prepared.train), ("valid", prepared.valid)):
         shares = ", ".join(f"{label} {share:.3f}" for label, share in side.class_shares.items())
@@ -46,16 +49,33 @@ def prepare(run_yaml: Path, overrides: tuple[str, ...], as_json: bool) -> None:
         )
     for warning in prepared.warnings:
         click.echo(f"WARNING    {warning}")
-    for part in prepared.parts:
-        say_table(part)
-    for kind, count in prepared.cross_findings.items():
-        if count:
-            click.echo(f"finding    {kind}: {count:,} training rows")
-    click.echo(f"written    {run_dir.truncation}, {run_dir.rows_set_aside}")
+    for table in (*prepared.parts, *([prepared.test_table] if prepared.test_table else [])):
+        say_table(table)
+    for finding in prepared.findings:
+        first = ", ".join(f"{place['row']:,}" for place in finding.first)
+        click.echo(
+            f"finding    {finding.kind}: {finding.num_rows:,} rows of {finding.source} (first: {first}), "
+            f"policy {finding.policy}"
+        )
+    if is_new:
+        click.echo(f"written    {run_dir.findings}, {run_dir.truncation}, {run_dir.rows_set_aside}")
+    else:
+        click.echo(f"not written: {run_dir.root} holds a run already, which keeps its own audit")
+
+
+def summarise(prepared: "Prepared") -> dict[str, Any]:
+    return {
+        "train": asdict(prepared.train),
+        "valid": asdict(prepared.valid),
+        "set_aside": len(prepared.set_aside),
+        "findings": [asdict(finding) for finding in prepared.findings],
+        "warnings": prepared.warnings,
+        "tables": [str(part.folder) for part in prepared.parts],
+    }
 
 
 def say_table(table: "TokenTable") -> None:
-    """Print what became of one file: found again or built, and how many rows it gave."""
+    """Print what became of one source: found again or built, and how many rows it gave."""
     how = "found"
     if table.build_seconds is not None:
         speed = table.num_tokens / table.build_seconds
@@ -66,5 +86,3 @@ def say_table(table: "TokenTable") -> None:
     for name, meant in table.manifest["unused_columns"].items():
         if meant is not None:
             click.echo(f"WARNING    column '{name}' is not used; was '{meant}' meant?")
-    for kind, count in table.findings.items():
-        click.echo(f"finding    {kind}: {count:,} rows")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ def train(
     from pref_dist.train.run import train as train_run
 
     config = load_config(run_yaml, overrides)
+    watch = TerminalWatch()
     options = TrainOptions(
         fresh,
         accept_changes,
@@ -57,9 +59,10 @@ def train(
         overfit_one_step,
         lines_to_stderr=as_json,
         show_step=show_nothing if as_json else show_step,
-        watch_build=TerminalWatch(),
+        watch_build=watch,
     )
-    result = train_run(config, options)
+    with watch:
+        result = train_run(config, options)
     if result.is_main:
         show_result(result, as_json)
     return STOPPED_EXIT_CODE if result.state == "stopped" else 0
@@ -89,7 +92,9 @@ def show_step(record: dict[str, Any]) -> None:
         f"step {record['step']:>6}  loss {record['loss']:.4f}  grad norm {record['grad_norm']:.3f}  "
         f"rate {record['learning_rate']:.2e}  {record['rows'] / record['seconds']:.1f} rows/s"
     )
-    if sys.stdout.isatty():
-        click.echo(f"\r{line}\x1b[K", nl=False)
-    elif record["step"] % 10 == 0 or record["step"] == 1:
-        click.echo(line)
+    # As with Speaker: a full disk under the log must not end a run on rank 0 alone.
+    with suppress(OSError):
+        if sys.stdout.isatty():
+            click.echo(f"\r{line}\x1b[K", nl=False)
+        elif record["step"] % 10 == 0 or record["step"] == 1:
+            click.echo(line)

@@ -4,13 +4,14 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from pref_dist.config.schema import CHANGEABLE, RunConfig, SourceSection
 from pref_dist.errors import ConfigError
+from pref_dist.findings import Kind
 
 
 def load_config(path: Path | None, overrides: Iterable[str] = ()) -> RunConfig:
@@ -71,19 +72,21 @@ StrictLoader.add_implicit_resolver(
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:
-    """Put one `section.key=value` into `values`. Raises ConfigError if it is not of that form."""
+    """Put one `section.key=value` (or `data.checks.kind=policy`) into `values`. Raises ConfigError if it is not so."""
     path, separator, text = override.partition("=")
     names = path.strip().split(".")
-    if not separator or len(names) != 2 or not all(names):
+    if not separator or len(names) < 2 or not all(names):
         raise ConfigError(f"--set takes section.key=value, for example train.epochs=2, not '{override}'.")
     try:
         value = yaml.load(text, Loader=StrictLoader)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from error
-    section = values.setdefault(names[0], {})
-    if not isinstance(section, dict):
-        raise ConfigError(f"--set {override}: '{names[0]}' is not a section in the run config.")
-    section[names[1]] = value
+    section: Any = values
+    for depth, name in enumerate(names[:-1], start=1):
+        section = section.setdefault(name, {})
+        if not isinstance(section, dict):
+            raise ConfigError(f"--set {override}: '{'.'.join(names[:depth])}' is not a section in the run config.")
+    section[names[-1]] = value
 
 
 def explain_validation(error: ValidationError, where: str) -> str:
@@ -98,6 +101,9 @@ def explain_problem(problem: Mapping[str, Any]) -> str:
     names = [str(name) for name in problem["loc"]]
     is_source = names[:2] == ["data", "sources"] and len(names) > 3
     known = list(SourceSection.model_fields) if is_source else known_keys(names[:-1])
+    if names[:2] == ["data", "checks"] and names[-1] == "[key]":
+        kinds = difflib.get_close_matches(names[2], get_args(Kind), n=1) or get_args(Kind)
+        return f"  data.checks.{names[2]}: there is no such kind of finding; did you mean {' or '.join(kinds)}?"
     if problem["type"] == "extra_forbidden":
         nearest = difflib.get_close_matches(names[-1], known, n=1)
         everywhere = difflib.get_close_matches(names[-1], [key.split(".")[-1] for key in all_keys()], n=1)
@@ -109,7 +115,7 @@ def explain_problem(problem: Mapping[str, Any]) -> str:
             remedy = f"known keys: {', '.join(known)}."
         return f"  {'.'.join(names)}: there is no such key; {remedy}"
     # The names of union members ("int", "literal['auto']") are pydantic's, not the user's.
-    path = ".".join(names[:2])
+    path = ".".join(names[: 3 if names[:2] in (["data", "checks"], ["data", "sources"]) else 2])
     message = problem["msg"].removeprefix("Value error, ")
     return (
         f"  {path}: {message} (found: {problem['input']!r})" if problem["type"] != "missing" else f"  {path}: {message}"

@@ -20,6 +20,8 @@ Truncation = Literal["fair", "last_rounds", "left", "right"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+# Weights further apart would be lost to rounding in a step's sum.
+Weight = Annotated[float, Field(ge=1e-3, le=1e3)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 
 
@@ -49,8 +51,8 @@ class ParallelSection(Section):
 
 class SourceSection(Section):
     path: str = Field(min_length=1, description="A file, a folder or a pattern such as data/part-*.parquet.")
-    format: DataFormat = Field("auto", description="As data.format, for this source.")
-    weight: Positive = Field(1.0, description="Weight of each of its rows in the loss.")
+    format: DataFormat | None = Field(None, description="Layout of this source; null: data.format.")
+    weight: Weight = Field(1.0, description="Weight of each of its rows in the loss.")
 
 
 class DataSection(Section):
@@ -128,6 +130,8 @@ class DataSection(Section):
         if self.fold >= (self.num_folds or 1):
             raise ValueError(f"fold={self.fold} needs num_folds of at least {self.fold + 1}, not {self.num_folds}")
         Policies(self.bad_rows, self.checks)
+        if self.checks.get("in_test", "keep") != "keep" and self.test is None:
+            raise ValueError(f"checks.in_test={self.checks['in_test']} needs test: the rows that will be predicted")
         return self
 
     @property
@@ -136,7 +140,7 @@ class DataSection(Section):
         if self.sources is not None:
             return tuple(self.sources)
         assert self.train is not None
-        return (SourceSection(path=self.train, format=self.format),)
+        return (SourceSection(path=self.train),)
 
 
 class ModelSection(Section):

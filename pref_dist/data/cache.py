@@ -14,9 +14,9 @@ from pref_dist.config.schema import DataSection, RunConfig
 from pref_dist.data.cache_build import BuildJob, BuildWatch, build_entry
 from pref_dist.data.cache_entry import digest_json
 from pref_dist.data.cache_lock import hold_lock
+from pref_dist.data.data_files import COMPRESSIONS, SETTINGS, find_files, kind_of
 from pref_dist.data.encode import RowEncoder, TokenizerSpec
 from pref_dist.data.ingest import DEFAULT_ORDER_SEED, SourceRequest, holds_pairs
-from pref_dist.data.records import COMPRESSIONS, find_files, kind_of
 from pref_dist.data.table import TokenTable
 from pref_dist.data.workers import count_workers
 from pref_dist.errors import DataError
@@ -24,7 +24,7 @@ from pref_dist.files import digest_file
 from pref_dist.findings import Policies
 
 # Raise it with every change of the tokens or the layout: old entries are then never found again.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def default_cache_dir(config: RunConfig) -> Path:
@@ -60,8 +60,14 @@ def open_tokens(
     key_parts = describe_key(request, data, tokenizer)
     folder = cache_dir / digest_json(key_parts)
     started = time.perf_counter()
-    was_built = not folder.exists() and build_once(folder, request, data, tokenizer, key_parts, watch)
-    return TokenTable(folder, request, time.perf_counter() - started if was_built else None)
+    while True:
+        was_built = not folder.exists() and build_once(folder, request, data, tokenizer, key_parts, watch)
+        try:
+            return TokenTable(folder, request, time.perf_counter() - started if was_built else None)
+        except (DataError, OSError):
+            if folder.exists():
+                raise
+            # `cache clean` took it away between the two lines.
 
 
 def build_once(
@@ -108,7 +114,5 @@ def digest_files(files: Iterable[Path]) -> list[list[str]]:
         try:
             found.append([kind_of(file), compression, digest_file(file)])
         except OSError as error:
-            raise DataError(
-                f"{file} cannot be read: {error.strerror}. Check the path (data.train, data.valid or --data)."
-            ) from error
+            raise DataError(f"{file} cannot be read: {error.strerror}. Check the path ({SETTINGS}).") from error
     return found

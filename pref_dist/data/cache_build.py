@@ -122,6 +122,7 @@ def describe_rows(checker: RowChecker) -> dict[str, Any]:
         "num_rows_in_file": checker.num_rows,
         "rows_of_file": checker.rows_of_file,
         "findings": dict(sorted(checker.findings.items())),
+        "first_rows": dict(sorted(checker.first_rows.items())),
     }
 
 

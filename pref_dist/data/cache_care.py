@@ -2,6 +2,8 @@
 
 import shutil
 import time
+import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,9 @@ def list_entries(cache_dir: Path) -> list[EntrySummary]:
             f"There is no cache folder {cache_dir}. Set data.cache_dir, PREF_DIST_CACHE_DIR or --cache-dir."
         )
     entries = [summarise_entry(folder) for folder in cache_dir.iterdir() if is_entry(folder)]
-    return sorted(entries, key=lambda entry: (entry.age_days, entry.key))
+    # One that was removed meanwhile is not a damaged one.
+    there = [entry for entry in entries if not entry.damage or (cache_dir / entry.key).is_dir()]
+    return sorted(there, key=lambda entry: (entry.age_days, entry.key))
 
 
 def is_entry(folder: Path) -> bool:
@@ -70,14 +74,20 @@ def describe_settings(parts: dict[str, Any]) -> str:
 
 
 def measure_size(folder: Path) -> int:
-    """Bytes of all files below a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    """Bytes of all files below a folder; what vanishes meanwhile counts nothing."""
+    num_bytes = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            num_bytes += file.stat().st_size if file.is_file() else 0
+    return num_bytes
 
 
 def measure_age(folder: Path) -> float:
     """Days since the entry was built."""
-    path = folder / MANIFEST
-    return (time.time() - (path if path.exists() else folder).stat().st_mtime) / SECONDS_A_DAY
+    for path in (folder / MANIFEST, folder):
+        with suppress(FileNotFoundError):
+            return (time.time() - path.stat().st_mtime) / SECONDS_A_DAY
+    return 0.0
 
 
 def verify_entries(cache_dir: Path, key_prefix: str = "") -> list[EntrySummary]:
@@ -138,11 +148,17 @@ def should_go(entry: EntrySummary, request: CleanRequest) -> bool:
 
 
 def remove(cache_dir: Path, folder: Path, dry_run: bool) -> Removed:
+    """Rename the folder, then delete it: at no moment is there half an entry under its own name."""
     num_bytes = measure_size(folder)
+    key = folder.name.split(TEMPORARY)[0]
     try:
-        with FileLock(lock_path(cache_dir, folder.name.split(TEMPORARY)[0]), timeout=0):
+        with FileLock(lock_path(cache_dir, key), timeout=0):
             if not dry_run:
-                shutil.rmtree(folder)
+                doomed = cache_dir / f"{key}{TEMPORARY}{uuid.uuid4().hex}"
+                folder.rename(doomed)
+                shutil.rmtree(doomed)
+    except FileNotFoundError:
+        return Removed(folder.name, num_bytes)  # somebody else was quicker
     except Timeout:
         return Removed(folder.name, num_bytes, in_use=True)
     except OSError as error:

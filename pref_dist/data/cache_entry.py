@@ -35,8 +35,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Return an entry's manifest. Raises DataError if it is missing or damaged."""
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        expected = manifest.pop("manifest_sha256")
-    except (OSError, ValueError, AttributeError, KeyError) as error:
+        expected = dict(manifest).pop("manifest_sha256")
+        del manifest["manifest_sha256"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(explain_damage(folder, MANIFEST, f"cannot be read ({error})")) from error
     if digest_json(manifest) != expected:
         raise DataError(explain_damage(folder, MANIFEST, "is not as it was written (its sha256 differs)"))

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,17 +13,24 @@ Texts = list[str | None]
 
 USERS = frozenset({"user", "human", "prompter"})
 ASSISTANTS = frozenset({"assistant", "gpt", "model", "bot", "chatbot"})
+# Python's own limit counts the callers too: what it lets through would depend on who reads.
+MAX_NESTING = 100
 # HH-RLHF writes whole dialogues as one text.
 DIALOGUE_MARKER = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \t]?")
+OPENING_MARKER = re.compile(r"(?:\n\n)?(Human|Assistant):")
 
 
 class Conversation(NamedTuple):
-    """One side: equally many prompts and responses, and what is wrong with it."""
+    """One side: equally many prompts and responses, and what is wrong with it.
+
+    starts_with_answer: nobody has asked; what stands in the first prompt then is a system message, if anything.
+    """
 
     prompts: Texts
     responses: Texts
     faults: tuple[Fault, ...] = ()
     has_non_text: bool = False
+    starts_with_answer: bool = False
 
 
 class Message(NamedTuple):
@@ -47,10 +55,35 @@ def parse_json_turns(cell: Any) -> tuple[Texts | None, str | None]:
 
 
 def parse_json(text: str) -> tuple[Any, str | None]:
+    """Return the value of a JSON text, else None and why there is none."""
+    too_deep = f"JSON that is nested more than {MAX_NESTING} levels deep"
     try:
-        return json.loads(text), None
-    except (ValueError, RecursionError) as error:
+        value = json.loads(text, object_pairs_hook=build_object)
+    except RecursionError:
+        return None, too_deep
+    except ValueError as error:
         return None, f"no JSON ({error})"
+    # Most texts have too few brackets to be looked at.
+    may_be_deep = text.count("[") + text.count("{") > MAX_NESTING
+    return (None, too_deep) if may_be_deep and is_nested_deeper(value, MAX_NESTING) else (value, None)
+
+
+def build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; Python's own reader would drop all but the last of equal keys. Raises ValueError."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        raise ValueError(f"key {shorten(next(name for name in counts if counts[name] > 1))!r} stands twice")
+    return found
+
+
+def is_nested_deeper(value: Any, num_levels: int) -> bool:
+    """Return whether lists and objects of a JSON value stand more than so many levels deep in each other."""
+    level = [value] if isinstance(value, (list, dict)) else []
+    for _ in range(num_levels):
+        parts = (part for node in level for part in (node.values() if isinstance(node, dict) else node))
+        level = [part for part in parts if isinstance(part, (list, dict))]
+    return bool(level)
 
 
 def parse_conversation(cell: Any, name: str) -> Conversation:
@@ -116,7 +149,13 @@ def join_messages(messages: Sequence[Message]) -> Conversation:
         else:
             prompts.append(message.text)
     responses += [None] * (len(prompts) - len(responses))
-    return Conversation(prompts, responses, (), any(message.has_non_text for message in messages))
+    spoken = [message for message in messages if message.role != "system"]
+    return Conversation(
+        prompts,
+        responses,
+        has_non_text=any(message.has_non_text for message in messages),
+        starts_with_answer=bool(spoken) and spoken[0].role in ASSISTANTS,
+    )
 
 
 def join_or_append(prompts: Texts, responses: Texts, text: str | None) -> None:
@@ -129,39 +168,58 @@ def join_or_append(prompts: Texts, responses: Texts, text: str | None) -> None:
 
 
 def join_texts(first: str | None, second: str | None) -> str | None:
-    return "\n\n".join(text for text in (first, second) if text) or first or second
+    return join_all([first, second]) or first or second
+
+
+def join_all(texts: Sequence[str | None]) -> str:
+    return "\n\n".join(text for text in texts if text)
 
 
 def parse_dialogue(prompt: Any, cell: Any, name: str) -> Conversation:
     """Return the turns of a `chosen` or `rejected` cell: messages, a dialogue in one text, or an answer to `prompt`."""
-    if isinstance(cell, str) and not looks_like_messages(cell):
-        return parse_text(prompt, cell, name)
-    conversation = parse_conversation(cell, name)
-    if conversation.faults or conversation.prompts[0] != "" or prompt is None:
-        return conversation
-    # The messages hold the answer alone.
-    is_text = isinstance(prompt, str) and not looks_like_messages(prompt)
-    opening = Conversation([prompt], [None]) if is_text else parse_conversation(prompt, "prompt")
-    if opening.faults:
+    opening = parse_opening(prompt)
+    if opening is not None and opening.faults:
         return opening
-    return conversation._replace(
-        prompts=[*opening.prompts, *conversation.prompts[1:]],
-        responses=[*opening.responses[:-1], *conversation.responses],
+    if not isinstance(cell, str) or looks_like_messages(cell):
+        answer = parse_conversation(cell, name)
+    elif OPENING_MARKER.match(cell) and (opening is None or cell.startswith("\n\n")):
+        answer = split_dialogue(cell)
+    elif opening is not None:
+        answer = Conversation([""], [cell], starts_with_answer=True)
+    else:
+        return broken(
+            f"{name}: neither messages nor a dialogue (Human: ... Assistant: ...), and there is no prompt column"
+        )
+    if answer.faults or opening is None or not answer.starts_with_answer:
+        return answer
+    system = [answer.prompts[0]] if answer.prompts[0] else []
+    return answer._replace(
+        prompts=[*opening.prompts[:-1], join_all([*system, opening.prompts[-1]]), *answer.prompts[1:]],
+        responses=[
+            *opening.responses[:-1],
+            join_texts(opening.responses[-1], answer.responses[0]),  # a prompt may begin the answer
+            *answer.responses[1:],
+        ],
     )
 
 
+def parse_opening(prompt: Any) -> Conversation | None:
+    """Return the turns of a prompt column, of which the last one waits for its answer; None without one."""
+    if prompt is None:
+        return None
+    if isinstance(prompt, str) and OPENING_MARKER.match(prompt):
+        return split_dialogue(prompt)
+    if isinstance(prompt, str) and not looks_like_messages(prompt):
+        return Conversation([prompt], [None])
+    return parse_conversation(prompt, "prompt")
+
+
 def looks_like_messages(text: str) -> bool:
-    return text.lstrip().startswith("[{")
-
-
-def parse_text(prompt: Any, text: str, name: str) -> Conversation:
-    if isinstance(prompt, str) and not DIALOGUE_MARKER.match(text):
-        if DIALOGUE_MARKER.match(prompt):
-            return split_dialogue(prompt.rstrip() + " " * prompt.rstrip().endswith(":") + text)
-        return Conversation([prompt], [text])
-    if DIALOGUE_MARKER.match(text):
-        return split_dialogue(text)
-    return broken(f"{name}: neither messages nor a dialogue (Human: ... Assistant: ...), and there is no prompt column")
+    """Return whether a text is JSON of messages; an answer may be JSON, too, but not with roles."""
+    if not text.lstrip().startswith("[{"):
+        return False
+    value, problem = parse_json(text)
+    return problem is None and all(isinstance(item, dict) and ("role" in item or "from" in item) for item in value)
 
 
 def split_dialogue(text: str) -> Conversation:

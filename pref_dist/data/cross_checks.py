@@ -28,6 +28,7 @@ class CrossFindings:
     kept: Positions
     counts: dict[str, int]
     set_aside: list[dict[str, Any]]  # {file, row, id, kind, detail}
+    first: dict[str, list[dict[str, Any]]]  # kind -> {file, row, id} of the first ones
 
 
 def check_rows_together(table: TokenTable, test: TokenTable | None, policies: Policies) -> CrossFindings:
@@ -54,7 +55,8 @@ def check_rows_together(table: TokenTable, test: TokenTable | None, policies: Po
         {**table.describe(position), "kind": kind, "detail": DETAILS[kind]}
         for position, kind in sorted(set_aside.items())
     ]
-    return CrossFindings(kept, {kind: len(positions) for kind, positions in found.items()}, records)
+    first = {kind: [table.describe(int(at)) for at in positions[:NUM_ROWS_NAMED]] for kind, positions in found.items()}
+    return CrossFindings(kept, {kind: len(positions) for kind, positions in found.items()}, records, first)
 
 
 def explain_failure(table: TokenTable, kind: str, positions: Positions, policies: Policies) -> str:

@@ -1,12 +1,14 @@
 """From a source (a file, a folder, a pattern) to raw rows: numbered, told apart, none lost."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from pref_dist.data.formats import Layout, RawRow, are_pairs, build_raw_row, find_layout, list_unused
-from pref_dist.data.records import NUM_RECORDS_LOOKED_AT, Meter, find_files, iterate_records, read_columns
+from pref_dist.data.data_files import find_files
+from pref_dist.data.formats import RawRow, build_raw_row
+from pref_dist.data.layouts import Layout, are_pairs, find_layout, known_columns, list_unused
+from pref_dist.data.records import NUM_RECORDS_LOOKED_AT, Meter, iterate_records, read_columns
 from pref_dist.errors import DataError
 
 DEFAULT_ORDER_SEED = 42
@@ -113,6 +115,19 @@ def iterate_raw_rows(source: Source, meter: Meter | None = None) -> Iterator[tup
     for index, file in enumerate(source.files):
         read = set(file.layout.columns)
         wanted = [name for name in file.columns if name in read]
+        columns = set(file.columns)
         for record in iterate_records(file.path, wanted, meter):
             number += 1
+            if not record.cells.keys() <= columns:
+                check_late_columns(file, record.cells.keys() - columns, number)
             yield index, build_raw_row(number, record, file.layout)
+
+
+def check_late_columns(file: SourceFile, names: Set[str], number: int) -> None:
+    """Raise DataError if a column that would count comes up only after the first rows, which decide the layout."""
+    late = sorted(names & set(known_columns()))
+    if late:
+        raise DataError(
+            f"{file.path}: {', '.join(late)} comes up in data row {number:,} for the first time; the layout is found "
+            f"from the first {NUM_RECORDS_LOOKED_AT:,} rows. Give the first row the key, too (null where it has none)."
+        )

@@ -1,25 +1,26 @@
 """Everything between the config and the first batch: the sources as tokens, split and accounted for."""
 
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pref_dist.config.schema import RunConfig, SourceSection
+from pref_dist.config.schema import DataSection, RunConfig, SourceSection
 from pref_dist.data.cache import default_cache_dir, open_tokens
 from pref_dist.data.cache_build import BuildWatch
-from pref_dist.data.cross_checks import check_rows_together
+from pref_dist.data.cross_checks import CrossFindings, check_rows_together
 from pref_dist.data.encode import TokenizerSpec, load_tokenizer
 from pref_dist.data.folds import Rows
 from pref_dist.data.splits import ShareDeviation, SplitRequest, list_share_deviations, split_rows
 from pref_dist.data.table import JoinedTable, TokenTable
 from pref_dist.errors import DataError
 from pref_dist.files import write_json, write_text
-from pref_dist.findings import Policies
+from pref_dist.findings import REPAIRABLE, Policies
 from pref_dist.labels import CLASSES, WINNER_COLUMNS
 from pref_dist.run_dir import RunDir
 
@@ -32,6 +33,20 @@ class SideSummary:
     num_prompts: int  # different ones, up to case, white space and punctuation
     num_tokens: int  # after truncation, special tokens included
     class_shares: dict[str, float]  # of A, B, tie
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Rows of one source (or, for what shows only among many rows, of all training sources) with one kind of finding.
+
+    first: {file, row} of the first ones. policy: what was done with them.
+    """
+
+    source: str
+    kind: str
+    num_rows: int
+    policy: str
+    first: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -51,10 +66,11 @@ class Prepared:
     train: SideSummary
     valid: SideSummary
     num_shared_prompts: int
-    cross_findings: dict[str, int]  # kind -> training rows, see findings.CrossKind
+    findings: list["Finding"]  # all kinds that were found in any source, kept rows included
     set_aside: list[dict[str, Any]]  # {file, row, id, kind, detail}, of all sources
     truncation: dict[str, Any]  # audit of each source: "train" and, where it is a source of its own, "valid"
     deviations: list[ShareDeviation] = field(default_factory=list)
+    test_table: TokenTable | None = None  # data.test, read to find training rows that stand there
 
     @property
     def tables(self) -> list[TokenTable]:
@@ -65,13 +81,6 @@ class Prepared:
     def parts(self) -> list[TokenTable]:
         """The cache entries behind this, one a source."""
         return [part for table in self.tables for _, part in table.parts]
-
-    @property
-    def findings(self) -> dict[str, int]:
-        """kind -> rows, over all sources, kept ones included; where there is a row of the kind."""
-        kinds = {kind for part in self.parts for kind in part.findings}
-        counts = {kind: sum(part.findings.get(kind, 0) for part in self.parts) for kind in sorted(kinds)}
-        return counts | {kind: count for kind, count in self.cross_findings.items() if count}
 
     @property
     def warnings(self) -> list[str]:
@@ -94,18 +103,18 @@ def prepare(config: RunConfig, tokenizer_path: Path, watch: BuildWatch | None = 
     """
     tokenizer = load_tokenizer(tokenizer_path)
     train_table = open_training_sources(config, tokenizer, watch)
-    test_table = None
-    if config.data.test is not None:
-        test_table = open_table(config, config.data.test, tokenizer, watch, with_labels=False)
-    cross = check_rows_together(train_table, test_table, Policies(config.data.bad_rows, config.data.checks))
+    policies = Policies(config.data.bad_rows, config.data.checks)
+    test_table = open_test(config, tokenizer, watch) if config.data.test is not None else None
+    cross = check_rows_together(train_table, test_table, policies)
     if config.data.valid is None:
         valid_table = train_table
         train_rows, valid_rows = hold_out(config, train_table, cross.kept)
     else:
-        source = SourceSection(path=config.data.valid, format=config.data.format)
+        source = SourceSection(path=config.data.valid)
         valid_table = open_labelled(config, "data.valid", source, tokenizer, watch)
         train_rows, valid_rows = cross.kept, np.arange(len(valid_table))
     is_split = valid_table is train_table
+    tables = [train_table] if is_split else [train_table, valid_table]
     return Prepared(
         tokenizer=tokenizer,
         train_table=train_table,
@@ -115,11 +124,25 @@ def prepare(config: RunConfig, tokenizer_path: Path, watch: BuildWatch | None = 
         train=summarise(train_table, train_rows),
         valid=summarise(valid_table, valid_rows),
         num_shared_prompts=count_shared_prompts(train_table, train_rows, valid_table, valid_rows),
-        cross_findings=cross.counts,
+        findings=list_findings(config, tables, test_table, cross),
         set_aside=[*train_table.set_aside, *cross.set_aside, *([] if is_split else valid_table.set_aside)],
         truncation=join_audits(train_table, valid_table),
         deviations=find_deviations(config, train_table, cross.kept, valid_rows) if is_split else [],
+        test_table=test_table,
     )
+
+
+def open_test(config: RunConfig, tokenizer: TokenizerSpec, watch: BuildWatch | None) -> TokenTable:
+    """Return data.test as `predict` will read it: without labels, and no row of it is a reason to refuse training."""
+    assert config.data.test is not None
+    data = config.data.model_copy(update=prediction_policies(config.data))
+    return open_table(config.model_copy(update={"data": data}), config.data.test, tokenizer, watch, with_labels=False)
+
+
+def prediction_policies(data: DataSection) -> dict[str, Any]:
+    """Return bad_rows and checks for rows that are predicted: none fails, and what is merely odd is predicted."""
+    checks = {kind: policy for kind, policy in data.checks.items() if kind in REPAIRABLE and policy == "keep"}
+    return {"bad_rows": "set_aside" if data.bad_rows == "fail" else data.bad_rows, "checks": checks}
 
 
 def open_training_sources(config: RunConfig, tokenizer: TokenizerSpec, watch: BuildWatch | None) -> TokenTable:
@@ -135,8 +158,10 @@ def open_labelled(
 ) -> TokenTable:
     table = open_table(config, source.path, tokenizer, watch, format=source.format)
     if not table.is_labelled:
+        meant = {name: known for name, known in table.manifest["unused_columns"].items() if known}
+        hint = "".join(f"Was its column '{name}' meant to be '{known}'? " for name, known in meant.items())
         raise DataError(
-            f"{setting}={source.path} has no labels, and training needs them. "
+            f"{setting}={source.path} has no labels, and training needs them. {hint}"
             f"Add the columns {', '.join(WINNER_COLUMNS)} (or winner, or prob_model_a, prob_model_b, prob_tie), "
             "or name a labelled file."
         )
@@ -205,6 +230,29 @@ def distinct(groups: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return ordered[np.r_[True, ordered[1:] != ordered[:-1]]] if len(ordered) else ordered
 
 
+def list_findings(
+    config: RunConfig, tables: Sequence[TokenTable], test_table: TokenTable | None, cross: CrossFindings
+) -> list[Finding]:
+    policies = Policies(config.data.bad_rows, config.data.checks)
+    found = [
+        Finding(str(part.source), kind, count, policies.of(kind), first)
+        for table in tables
+        for _, part in table.parts
+        for kind, count, first in part.list_findings()
+    ]
+    if test_table is not None:
+        predicting = Policies(**prediction_policies(config.data))
+        found += [
+            Finding(str(test_table.source), kind, count, predicting.of(kind), first)
+            for kind, count, first in test_table.list_findings()
+        ]
+    return found + [
+        Finding("training rows", kind, count, policies.of(kind), cross.first[kind])
+        for kind, count in cross.counts.items()
+        if count
+    ]
+
+
 def join_audits(train_table: TokenTable, valid_table: TokenTable) -> dict[str, Any]:
     parts = [part for _, part in train_table.parts]
     names = ["train"] if len(parts) == 1 else [f"train {number}: {part.source}" for number, part in enumerate(parts, 1)]
@@ -212,8 +260,14 @@ def join_audits(train_table: TokenTable, valid_table: TokenTable) -> dict[str, A
     return audits | ({"valid": valid_table.truncation} if valid_table is not train_table else {})
 
 
+def digest_rows(rows: Rows) -> str:
+    """Return the sha256 of which rows of a table are meant."""
+    return hashlib.sha256(np.ascontiguousarray(rows, dtype=np.int64).tobytes()).hexdigest()
+
+
 def write_audit(run_dir: RunDir, prepared: Prepared) -> None:
-    """Write rows_set_aside.jsonl and truncation.json into the run folder."""
+    """Write rows_set_aside.jsonl, findings.json and truncation.json into the run folder."""
+    write_json(run_dir.findings, [asdict(finding) for finding in prepared.findings])
     write_json_lines(run_dir.rows_set_aside, prepared.set_aside)
     write_json(run_dir.truncation, prepared.truncation)
 

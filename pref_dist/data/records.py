@@ -6,31 +6,24 @@ rows over as they are. pandas and pyarrow drop or fill up some of those without 
 
 import codecs
 import csv
-import glob
 import gzip
 import io
-import json
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pref_dist.data.conversations import shorten
+from pref_dist.data.conversations import parse_json, shorten
+from pref_dist.data.data_files import COMPRESSIONS, SETTINGS, describe_kind, kind_of
 from pref_dist.errors import DataError
 from pref_dist.findings import Fault
 
-FileKind = Literal["csv", "jsonl", "parquet"]
-
-KINDS: dict[str, FileKind] = {
-    ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".pq": "parquet",
-}  # fmt: skip
-COMPRESSIONS = (".gz", ".zst")
 NUM_RECORDS_LOOKED_AT = 1000
 # No honest cell is longer; a quote that is never closed would otherwise read the whole file into one.
 MAX_CELL_CHARACTERS = 2**26
@@ -66,42 +59,6 @@ class MeteredFile(io.FileIO):
         return count
 
 
-def find_files(path: Path) -> list[Path]:
-    """Return the files that `path` names: itself, those in a folder (and below), or those a pattern matches.
-
-    In the order of their names. In a folder only files of a known kind count, and no hidden ones.
-    Raises DataError if there is none.
-    """
-    if path.is_dir():
-        found = [file for file in path.rglob("*") if is_data_file(file, path)]
-        if not found:
-            known = ", ".join([*KINDS, *(f"*{suffix}" for suffix in COMPRESSIONS)])
-            raise DataError(f"The folder {path} holds no data file ({known}). Name a file, or another folder.")
-        return sorted(found)
-    if not path.exists() and glob.has_magic(str(path)):
-        matched = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
-        if not matched:
-            raise DataError(f"No file matches {path}. Check the pattern (data.train, data.valid or --data).")
-        return matched
-    return [path]
-
-
-def is_data_file(file: Path, folder: Path) -> bool:
-    names = file.relative_to(folder).parts
-    return file.is_file() and bare_suffix(file) in KINDS and not any(name.startswith((".", "_")) for name in names)
-
-
-def bare_suffix(path: Path) -> str:
-    """Return the suffix without that of a compression."""
-    name = path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
-    return name.suffix.lower()
-
-
-def kind_of(path: Path) -> FileKind:
-    """Return the kind of a file by its name; a name that says nothing is taken for CSV."""
-    return KINDS.get(bare_suffix(path), "csv")
-
-
 def read_columns(path: Path) -> tuple[str, ...]:
     """Return the names of a file's columns; of JSON lines all keys of the first rows.
 
@@ -132,7 +89,7 @@ def iterate_records(path: Path, columns: Sequence[str] | None = None, meter: Met
         match kind_of(path):
             case "csv":
                 yield from iterate_csv(path, meter)
-            case "jsonl":
+            case "jsonl" | "json":
                 yield from iterate_json_lines(path, meter)
             case "parquet":
                 yield from iterate_parquet(path, columns, meter)
@@ -143,23 +100,17 @@ def explain_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
+        with explain_damage(path):  # further down a packed file may be damaged as well
+            place = locate_undecodable(path)
         raise DataError(
-            f"{path} is not UTF-8 text: {locate_undecodable(path)}. Convert it, for example with: iconv -t UTF-8 -f ..."
+            f"{path} is not UTF-8 text: {place}. Convert it, for example with: iconv -t UTF-8 -f ..."
         ) from error
     except (*DAMAGE, OSError) as error:
         # The system numbers its errors; an OSError without a number is Arrow's word for damaged bytes.
         if isinstance(error, OSError) and error.errno is not None:
-            raise DataError(
-                f"{path} cannot be read: {error.strerror}. Check the path (data.train, data.valid or --data)."
-            ) from error
+            raise DataError(f"{path} cannot be read: {error.strerror}. Check the path ({SETTINGS}).") from error
         reason = shorten(" ".join(str(error).split()).rstrip("."), MAX_REASON_CHARACTERS)
         raise DataError(f"{path} is damaged or no {describe_kind(path)}: {reason}. Fetch or write it again.") from error
-
-
-def describe_kind(path: Path) -> str:
-    name = {"csv": "CSV file", "jsonl": "file of JSON lines", "parquet": "Parquet file"}[kind_of(path)]
-    compression = path.suffix.lower()
-    return f"{name} compressed as {compression}" if compression in COMPRESSIONS else name
 
 
 @contextmanager
@@ -210,7 +161,7 @@ def iterate_csv_lines(path: Path, meter: Meter | None = None) -> Iterator[list[s
 
 def iterate_json_lines(path: Path, meter: Meter | None) -> Iterator[Record]:
     """Yield the object of every line that is not blank; a line that holds none is a record with a fault."""
-    if bare_suffix(path) == ".json" and (records := read_json_list(path)) is not None:
+    if kind_of(path) == "json" and (records := read_json_list(path)) is not None:
         yield from map(build_json_record, records)
         return
     with open_bytes(path, meter) as file:
@@ -222,10 +173,10 @@ def iterate_json_lines(path: Path, meter: Meter | None) -> Iterator[Record]:
 
 def parse_json_line(line: bytes) -> Record:
     try:
-        value = json.loads(line.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        return Record({}, Fault("bad_line", f"no JSON ({error})"))
-    return build_json_record(value)
+        value, problem = parse_json(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        value, problem = None, f"no JSON ({error})"
+    return build_json_record(value) if problem is None else Record({}, Fault("bad_line", problem))
 
 
 def build_json_record(value: Any) -> Record:
@@ -239,13 +190,8 @@ def read_json_list(path: Path) -> list[Any] | None:
     with open_bytes(path) as file:
         if not file.peek(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
             return None
-        try:
-            values = json.loads(file.read().decode("utf-8-sig"))
-        except UnicodeDecodeError:
-            raise
-        except (ValueError, RecursionError):
-            return None  # then each line is looked at by itself
-    return values if isinstance(values, list) else None
+        values, _ = parse_json(file.read().decode("utf-8-sig"))
+    return values if isinstance(values, list) else None  # None: then each line is looked at by itself
 
 
 def iterate_parquet(path: Path, columns: Sequence[str] | None, meter: Meter | None) -> Iterator[Record]:

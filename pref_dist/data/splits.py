@@ -29,6 +29,7 @@ Labels = npt.NDArray[np.int64]
 
 GROUPED: tuple[SplitMethod, ...] = ("grouped_hash", "grouped_stratified")
 MOST_FOLDS_OF_A_HOLD_OUT = 20
+LARGEST_DEVIATION = 0.1  # of the share that is held out from the one that was asked for
 NUM_SKLEARN_SEEDS = 2**32
 
 
@@ -91,11 +92,12 @@ def hold_out_groups(groups: Groups, labels: Labels, seed: int, valid_fraction: f
     StratifiedGroupKFold knows folds only, and its time grows with their number.
     """
     nearest = Fraction(valid_fraction).limit_denominator(MOST_FOLDS_OF_A_HOLD_OUT)
-    if not 0 < nearest < 1:
+    if not 0 < nearest < 1 or abs(nearest / Fraction(valid_fraction) - 1) > LARGEST_DEVIATION:
+        within = min(max(nearest, Fraction(1, MOST_FOLDS_OF_A_HOLD_OUT)), 1 - Fraction(1, MOST_FOLDS_OF_A_HOLD_OUT))
         raise DataError(
-            f"data.split=grouped_stratified cannot hold out data.valid_fraction={valid_fraction}: it holds out between "
-            f"{1 / MOST_FOLDS_OF_A_HOLD_OUT} and {1 - 1 / MOST_FOLDS_OF_A_HOLD_OUT} of the rows. "
-            f"Change data.valid_fraction, or use data.split=grouped_hash."
+            f"data.split=grouped_stratified cannot hold out data.valid_fraction={valid_fraction}: it holds out k of at "
+            f"most {MOST_FOLDS_OF_A_HOLD_OUT} folds. Set data.valid_fraction={float(within):.4g}, or use "
+            f"data.split=grouped_hash."
         )
     num_valid, num_folds = nearest.numerator, nearest.denominator
     setting = f"data.valid_fraction={valid_fraction} ({num_valid} of {num_folds} folds)"

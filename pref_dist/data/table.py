@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pref_dist.data.cache_entry import SET_ASIDE, TRUNCATION, check_sizes, read_manifest
+from pref_dist.data.data_files import find_files
 from pref_dist.data.ingest import SourceRequest
-from pref_dist.data.records import find_files
 from pref_dist.data.shards import map_batches, read_vectors
 from pref_dist.data.validate import find_place, name_file
 
@@ -23,6 +23,8 @@ class TokenTable:
     """The tokens of N rows, in the order of their source; see `JoinedTable` for several sources.
 
     Positions 0..N-1 name the rows; `row_numbers` says which data row of the source each one is.
+    `truncation` is the audit of the whole source (see truncation_audit), `set_aside_rows` {row, id, kind,
+    detail} of each of its rows that is not here, where `row` counts over all files.
     """
 
     def __init__(self, folder: Path, request: SourceRequest, build_seconds: float | None = None) -> None:
@@ -38,6 +40,9 @@ class TokenTable:
         self.findings: dict[str, int] = self.manifest["findings"]  # kind -> rows, kept ones included
         self.num_rows_in_file: int = self.manifest["num_rows_in_file"]
         self.num_tokens: int = self.manifest["num_tokens"]
+        # Read and mapped now: an entry that is cleaned while it is in use stays readable.
+        self.set_aside_rows = read_set_aside(folder)
+        self.truncation: dict[str, Any] = json.loads((folder / TRUNCATION).read_text(encoding="utf-8"))
         self._map(map_batches(folder / name for name in self.manifest["shards"]))
 
     def _map(self, batches: list[Any]) -> None:
@@ -138,30 +143,27 @@ class TokenTable:
         return self._vectors("kept_lengths")
 
     @cached_property
-    def set_aside_rows(self) -> list[dict[str, Any]]:
-        """{row, id, kind, detail} of each row of the source that is not in the table; `row` counts over all files."""
-        text = (self.folder / SET_ASIDE).read_text(encoding="utf-8")
-        return [json.loads(line) for line in text.split("\n") if line]
-
-    @cached_property
     def set_aside(self) -> list[dict[str, Any]]:
-        """{file, row, id, kind, detail} of the same rows; `row` counts within the file."""
+        """{file, row, id, kind, detail} of the rows of the source that are not here; `row` counts within the file."""
         return [name_file(record, self._file_names, self.manifest["rows_of_file"]) for record in self.set_aside_rows]
 
     @cached_property
     def _file_names(self) -> list[str]:
         return [str(file) for file in find_files(self.request.path)]
 
-    @cached_property
-    def truncation(self) -> dict[str, Any]:
-        """The truncation audit of the whole source, see `truncation_audit`."""
-        audit: dict[str, Any] = json.loads((self.folder / TRUNCATION).read_text(encoding="utf-8"))
-        return audit
+    def list_findings(self) -> list[tuple[str, int, list[dict[str, Any]]]]:
+        """Return (kind, rows, {file, row} of the first ones) of what was found in single rows, kept ones included."""
+        first = self.manifest["first_rows"]
+        return [(kind, count, [self.find_place(row) for row in first[kind]]) for kind, count in self.findings.items()]
+
+    def find_place(self, row: int) -> dict[str, Any]:
+        """Return {file, row within it} of a row by its number over all files."""
+        file, number = find_place(row, self.manifest["rows_of_file"])
+        return {"file": self._file_names[file], "row": number}
 
     def describe(self, position: int) -> dict[str, Any]:
         """Return {file, row, id} of a row, as people find it in its file."""
-        file, row = find_place(int(self.row_numbers[position]), self.manifest["rows_of_file"])
-        return {"file": self._file_names[file], "row": row, "id": self.ids[position].as_py()}
+        return {**self.find_place(int(self.row_numbers[position])), "id": self.ids[position].as_py()}
 
     def _columns(self, name: str) -> list[npt.NDArray[Any]]:
         return [batch.column(name).to_numpy(zero_copy_only=False) for batch in self._batches]
@@ -197,15 +199,14 @@ class JoinedTable(TokenTable):
 
     @cached_property
     def ids(self) -> Any:
-        """(N,) ids; with the number of the source before them where two sources share one."""
-        ids = [table.ids for table in self._tables]
-        joined = pa.chunked_array([chunk for column in ids for chunk in column.chunks])
-        if pc.count_distinct(joined).as_py() == len(joined):
-            return joined
-        colon = pa.scalar(":", pa.large_string())
-        numbered = [(pa.scalar(str(number), pa.large_string()), column) for number, column in enumerate(ids, start=1)]
-        named = [pc.binary_join_element_wise(number, column, colon) for number, column in numbered]
-        return pa.chunked_array([chunk for column in named for chunk in column.chunks])
+        """(N,) ids; one that several sources have gets the number of its source in front, as in 2:1000."""
+        columns = [table.ids for table in self._tables]
+        joined = pa.chunked_array([chunk for column in columns for chunk in column.chunks])
+        counts = pc.value_counts(joined)
+        shared = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+        return pa.chunked_array(
+            [chunk for number, column in enumerate(columns, 1) for chunk in name_shared(number, column, shared).chunks]
+        )
 
     @cached_property
     def set_aside(self) -> list[dict[str, Any]]:
@@ -217,6 +218,17 @@ class JoinedTable(TokenTable):
 
     def part_of(self, position: int) -> tuple[int, TokenTable]:
         return next((start, table) for start, table in reversed(self.parts) if start <= position)
+
+
+def name_shared(number: int, ids: Any, shared: Any) -> Any:
+    """Return the ids (a pyarrow.ChunkedArray), those in `shared` with the number of their source in front."""
+    prefix, colon = (pa.scalar(text, pa.large_string()) for text in (str(number), ":"))
+    return pc.if_else(pc.is_in(ids, shared), pc.binary_join_element_wise(prefix, ids, colon), ids)
+
+
+def read_set_aside(folder: Path) -> list[dict[str, Any]]:
+    text = (folder / SET_ASIDE).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def join(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:

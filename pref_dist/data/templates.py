@@ -27,6 +27,7 @@ from pref_dist.data.seed_text import (
     render_string,
 )
 from pref_dist.data.sequences import ChunkTokens, Frame, Ranges
+from pref_dist.data.text_tokens import TextTokenizer
 from pref_dist.data.truncate import Ints
 
 TemplateName = Literal["joint", "seed_joint", "seed_siamese"]
@@ -75,7 +76,7 @@ class JointTemplate:
     ) -> None:
         # A response that contains "[SEP]" must not be able to end its segment.
         backend.encode_special_tokens = True
-        self.backend, self.cleaner = backend, cleaner
+        self.tokenizer, self.cleaner = TextTokenizer(backend), cleaner
         headers = tuple(tokens_of(backend, header) for header in HEADERS)
         opening = [] if cls_id is None else [cls_id]
         self.frame = Frame(opening, [sep_id], [sep_id], tokens_of(backend, CUT_MARKER), headers)
@@ -84,7 +85,7 @@ class JointTemplate:
     def tokenize(self, rows: Sequence[Row]) -> ChunkTokens:
         segments = [pieces for row in rows for pieces in render_joint(self.clean_turns(row))]
         texts = list(chain.from_iterable(segments))
-        pieces = [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
+        pieces = self.tokenizer.encode(texts)
         num_shared = len(self.frame.ids)
         ends = np.fromiter(accumulate(map(len, pieces), initial=num_shared), dtype=np.int64, count=len(pieces) + 1)
         pool = np.fromiter(chain(self.frame.ids, chain.from_iterable(pieces)), dtype=np.int32, count=int(ends[-1]))

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from pref_dist.errors import DataError
 from pref_dist.findings import FAULTS, REPAIRABLE, Fault, Policies, Policy
 from pref_dist.labels import TEXT_COLUMNS
 
-NUM_ROWS_NAMED = 3  # in an error message
+NUM_ROWS_NAMED = 3  # in an error message, and of each kind of finding
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 CONTROL_CHARACTER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
@@ -66,7 +66,8 @@ class RowChecker:
 
     After `iterate_rows` is exhausted, `set_aside` holds {row, id, kind, detail} of each row that
     was not yielded (`row` counts over all files), `findings` the number of rows of each kind of
-    finding, kept ones included, and `rows_of_file` the number of data rows of each file.
+    finding, kept ones included, `first_rows` the first of each kind, and `rows_of_file` the number of
+    data rows of each file.
     """
 
     def __init__(self, source: Source, policies: Policies) -> None:
@@ -75,6 +76,7 @@ class RowChecker:
         self.set_aside: list[dict[str, Any]] = []
         self.failed: list[dict[str, Any]] = []
         self.findings: Counter[str] = Counter()
+        self.first_rows: dict[str, list[int]] = {}
         self.num_rows = 0
         self.num_good = 0
         self.rows_of_file: list[int] = []
@@ -104,7 +106,7 @@ class RowChecker:
             # Only a row that is used takes its id; one set aside leaves it to the next.
             row, reasons = self.take_id(row, raw.has_made_id)
             faults += reasons
-        self.findings.update({fault.kind for fault in faults})
+        self.count({fault.kind for fault in faults}, raw.row)
         if not reasons:
             return row
         # The reason that weighs most is the one to name: `fail` first, then what no repair could help.
@@ -112,6 +114,13 @@ class RowChecker:
         records = self.failed if self.policies.of(reason.kind) == "fail" else self.set_aside
         records.append({"row": raw.row, "id": clean(raw.id), **reason._asdict()})
         return None
+
+    def count(self, kinds: Set[str], row: int) -> None:
+        self.findings.update(kinds)
+        for kind in kinds:
+            first = self.first_rows.setdefault(kind, [])
+            if len(first) < NUM_ROWS_NAMED:
+                first.append(row)
 
     def weigh(self, fault: Fault) -> tuple[bool, bool, bool]:
         return self.policies.of(fault.kind) != "fail", fault.kind not in FAULTS, fault.kind in REPAIRABLE
@@ -166,6 +175,8 @@ def examine(raw: RawRow) -> tuple[Row | None, list[Fault]]:
     row_id = clean(raw.id)
     faults = [] if row_id.strip() else [Fault("empty_id", "the id is empty")]
     turns, found = build_turns(raw)
+    if any(fault.kind == "bad_conversation" for fault in raw.faults):
+        found = []  # there are no turns that could be counted or compared
     models = None if raw.models is None else (clean(raw.models[0]), clean(raw.models[1]))
     cells = (clean(raw.cells[0]), clean(raw.cells[1]), clean(raw.cells[2]))
     row = Row(raw.row, row_id, turns, raw.target, raw.soft_target, models, cells)
@@ -192,9 +203,13 @@ def build_turns(raw: RawRow) -> tuple[tuple[Turn, ...], list[Fault]]:
 
 def iterate_remarks(raw: RawRow) -> Iterator[Fault]:
     """Yield what is odd about the texts, but no reason not to use them."""
-    names = [name for name, column in zip(TEXT_COLUMNS, raw.texts, strict=True) if None in column]
+    named = list(zip(TEXT_COLUMNS, raw.texts, strict=True))
+    names = [name for name, column in named if None in column]
     if names:
         yield Fault("null_text", f"null in {', '.join(names)}")
+    names = [name for name, column in named if any(text is not None and not text.strip() for text in column)]
+    if names:
+        yield Fault("empty_text", f"nothing in {', '.join(names)}")
     texts = [text for column in raw.texts for text in column if text]
     if any(LONE_SURROGATE.search(text) for text in texts if not text.isascii()):
         yield Fault("lone_surrogate", "half of a surrogate pair, read as U+FFFD")

@@ -5,7 +5,7 @@ A run that does not beat these has learnt nothing that a model is needed for.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -48,37 +48,53 @@ class Baselines:
         return {name: score_probabilities(probs, targets) for name, probs in self.predict(rows).items()}
 
 
-def fit_baselines(train_rows: Sequence[Row], seed: int) -> Baselines:
+class Votes(NamedTuple):
+    """What the rows say, a vote for each class that a row gives a probability: one for a hard label, weight 1."""
+
+    places: Labels  # (V,) which row
+    labels: Labels  # (V,) which class
+    weights: Array  # (V,)
+
+    def of(self, chosen: npt.NDArray[np.bool_]) -> "Votes":
+        """Return the votes of the chosen rows (R,)."""
+        among = chosen[self.places]
+        return Votes(self.places[among], self.labels[among], self.weights[among])
+
+
+def fit_baselines(train_rows: Sequence[Row], seed: int, weights: Array | None = None) -> Baselines:
     """Fit all baselines; the same rows and seed give the same numbers.
 
-    A class that has no row in `train_rows` is allowed. Raises DataError if there is no row, or one
-    without a label.
+    They learn what the model learns: soft labels where there are any, and `weights` (R,) of the rows. A
+    class that has no row in `train_rows` is allowed. Raises DataError if there is no row, or one without a label.
     """
-    labels = read_targets(train_rows).argmax(axis=1)
+    targets = read_targets([row._replace(target=row.training_target) for row in train_rows])
+    places, labels = np.nonzero(targets)
+    row_weights = np.ones(len(targets)) if weights is None else weights
+    votes = Votes(places, labels, targets[places, labels] * row_weights[places])
     models = {
-        "class_prior": (measure_lengths, fit_prior(labels)),
-        "length_tree": (measure_lengths, fit_length_tree(measure_lengths(train_rows), labels, seed)),
-        "tfidf_logistic": fit_tfidf_logistic(train_rows, labels, seed),
+        "class_prior": (measure_lengths, fit_prior(votes)),
+        "length_tree": (measure_lengths, fit_length_tree(measure_lengths(train_rows), votes, seed)),
+        "tfidf_logistic": fit_tfidf_logistic(train_rows, votes, seed),
     }
     return Baselines(num_train=len(train_rows), models=models)
 
 
-def fit_prior(labels: Labels) -> Any:
+def fit_prior(votes: Votes) -> Any:
     from sklearn.dummy import DummyClassifier
 
-    return DummyClassifier(strategy="prior").fit(np.zeros((len(labels), 1)), labels)
+    return DummyClassifier(strategy="prior").fit(np.zeros((len(votes.labels), 1)), votes.labels, votes.weights)
 
 
-def fit_length_tree(lengths: Array, labels: Labels, seed: int) -> Any:
+def fit_length_tree(lengths: Array, votes: Votes, seed: int) -> Any:
     """At most 16 leaves of at least 1 % of the rows: lengths have no finer structure worth fitting."""
     from sklearn.tree import DecisionTreeClassifier
 
-    smallest_leaf = max(20, len(labels) // 100)
+    smallest_leaf = max(20, len(votes.labels) // 100)
     tree = DecisionTreeClassifier(max_leaf_nodes=16, min_samples_leaf=smallest_leaf, random_state=seed)
-    return tree.fit(lengths, labels)
+    return tree.fit(lengths[votes.places], votes.labels, votes.weights)
 
 
-def fit_tfidf_logistic(rows: Sequence[Row], labels: Labels, seed: int) -> tuple[Callable[[Sequence[Row]], Any], Any]:
+def fit_tfidf_logistic(rows: Sequence[Row], votes: Votes, seed: int) -> tuple[Callable[[Sequence[Row]], Any], Any]:
     """TF-IDF of response A minus TF-IDF of response B, then multinomial logistic regression."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -86,34 +102,37 @@ def fit_tfidf_logistic(rows: Sequence[Row], labels: Labels, seed: int) -> tuple[
     try:
         vectorizer.fit(texts_of(rows, "response_a") + texts_of(rows, "response_b"))
     except ValueError:  # "empty vocabulary": no response has a word in it
-        return measure_lengths, fit_prior(labels)
+        return measure_lengths, fit_prior(votes)
 
     def subtract_tfidf(rows: Sequence[Row]) -> Any:
         return vectorizer.transform(texts_of(rows, "response_a")) - vectorizer.transform(texts_of(rows, "response_b"))
 
-    return subtract_tfidf, fit_logistic(subtract_tfidf(rows), labels, seed)
+    return subtract_tfidf, fit_logistic(subtract_tfidf(rows), votes, seed)
 
 
-def fit_logistic(features: Any, labels: Labels, seed: int) -> Any:
+def fit_logistic(features: Any, votes: Votes, seed: int) -> Any:
     """Choose the penalty on held-out training rows, then fit on all of them."""
-    order = np.random.default_rng(seed).permutation(len(labels))
-    held_out, kept = np.split(order, [round(HELD_OUT_SHARE * len(labels))])
-    if not len(held_out):
-        return fit_penalised(features, labels, PENALTY_STRENGTHS[0])
+    num_rows = features.shape[0]
+    is_held_out = np.zeros(num_rows, dtype=np.bool_)
+    is_held_out[np.random.default_rng(seed).permutation(num_rows)[: round(HELD_OUT_SHARE * num_rows)]] = True
+    held_out, kept = votes.of(is_held_out), votes.of(~is_held_out)
+    if not len(held_out.labels):
+        return fit_penalised(features, votes, PENALTY_STRENGTHS[0])
     losses = {}
     for strength in PENALTY_STRENGTHS:
-        classifier = fit_penalised(features[kept], labels[kept], strength)
-        probabilities = smooth(spread_classes(classifier, features[held_out]), len(kept))
-        losses[strength] = score_probabilities(probabilities, np.eye(NUM_CLASSES)[labels[held_out]])["log_loss"]
-    return fit_penalised(features, labels, min(losses, key=losses.__getitem__))
+        classifier = fit_penalised(features, kept, strength)
+        probabilities = smooth(spread_classes(classifier, features[held_out.places]), int((~is_held_out).sum()))
+        vote_losses = -np.log(probabilities[np.arange(len(held_out.labels)), held_out.labels])
+        losses[strength] = float(np.average(vote_losses, weights=held_out.weights))
+    return fit_penalised(features, votes, min(losses, key=losses.__getitem__))
 
 
-def fit_penalised(features: Any, labels: Labels, strength: float) -> Any:
+def fit_penalised(features: Any, votes: Votes, strength: float) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    if len(np.unique(labels)) == 1:  # which LogisticRegression refuses
-        return fit_prior(labels)
-    return LogisticRegression(C=strength, max_iter=1000).fit(features, labels)
+    if len(np.unique(votes.labels)) == 1:  # which LogisticRegression refuses
+        return fit_prior(votes)
+    return LogisticRegression(C=strength, max_iter=1000).fit(features[votes.places], votes.labels, votes.weights)
 
 
 def measure_lengths(rows: Sequence[Row]) -> Array:

@@ -1,6 +1,5 @@
 """Per-row logits on disk: row_id, logit_a, logit_b, logit_tie, target (three class probabilities)."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +8,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pref_dist.files import write_bytes
+
 LOGIT_COLUMNS = ("logit_a", "logit_b", "logit_tie")
 
 
 def write_logits(path: Path, row_ids: Any, logits: NDArray[np.floating], target: NDArray[np.float64] | None) -> None:
     """Write logits (n, 3) as they are (no rounding) and targets (n, 3), or nulls where there are no labels."""
+    write_bytes(path, render_logits(row_ids, logits, target))
+
+
+def render_logits(row_ids: Any, logits: NDArray[np.floating], target: NDArray[np.float64] | None) -> bytes:
+    """Return the content of such a file."""
     columns = {"row_id": pa.array(list(row_ids), pa.string()) if isinstance(row_ids, list) else row_ids}
     columns |= {name: pa.array(logits[:, place]) for place, name in enumerate(LOGIT_COLUMNS)}
     columns["target"] = pa.array([None] * len(logits) if target is None else list(target), pa.list_(pa.float64(), 3))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(pa.table(columns), temporary)
-    os.replace(temporary, path)
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    return bytes(sink.getvalue())
 
 
 def read_logits(path: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64] | None]:

@@ -15,11 +15,12 @@ from pref_dist.data.cache import default_cache_dir, open_tokens
 from pref_dist.data.cache_build import BuildWatch
 from pref_dist.data.encode import TokenizerSpec, load_tokenizer
 from pref_dist.data.plan import Rows
-from pref_dist.data.prepare import Prepared, prepare
+from pref_dist.data.prepare import Prepared, digest_rows, prediction_policies, prepare
 from pref_dist.data.table import TokenTable
 from pref_dist.errors import CheckpointError, ConfigError, DataError
 from pref_dist.evaluate.infer import InferenceTask, infer_logits
 from pref_dist.files import read_json
+from pref_dist.findings import Policies
 from pref_dist.models.build import build_model
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.checkpoint import Checkpoint, folder_of_step, list_steps, open_checkpoint, read_weights
@@ -39,24 +40,27 @@ class RestoredRun:
     run_dir: RunDir
     step: int
     class_shares: tuple[float, float, float]
-    table_digests: tuple[str, ...]
+    identity: dict[str, Any]  # of the rows it was trained and evaluated on, see train.resume.Identity
     tokenizer: TokenizerSpec
     layout: BatchLayout
     engine: InferenceEngine
     parallel: Parallel
 
-    def open_rows(self, path: Path, with_labels: bool = True, watch: BuildWatch | None = None) -> TokenTable:
+    def open_rows(
+        self, path: Path, format: str | None = None, with_labels: bool = True, watch: BuildWatch | None = None
+    ) -> TokenTable:
         """Return the token table of any source in the run's own template, tokenizer and length.
 
-        Its format is found anew: what is predicted need not be written as what was learned from. Without
-        `with_labels` label columns are passed over, whatever stands in them. `watch` hears of a build.
+        `format` None means the run's data.format. Without `with_labels` label columns are passed over, whatever
+        stands in them, and no row fails: see `prediction_policies`. `watch` hears of a build.
         """
+        data = self.config.data
         return open_tokens(
             path,
-            self.config.data,
+            data if with_labels else data.model_copy(update=prediction_policies(data)),
             self.tokenizer,
             default_cache_dir(self.config),
-            format="auto",
+            format=format,
             order_seed=self.config.run.seed,
             with_labels=with_labels,
             watch=watch,
@@ -64,11 +68,17 @@ class RestoredRun:
 
     def prepare(self, watch: BuildWatch | None = None) -> Prepared:
         """Return the run's own rows, split as in training. Raises DataError if the files have changed since."""
-        prepared = prepare(self.config, self.run_dir.model_files, watch)
-        if tuple(table.digest for table in prepared.tables) != self.table_digests:
+        config, data = self.config, self.config.data
+        if Policies(data.bad_rows, data.checks).of("in_test") == "keep":
+            # Then data.test decides over no row, and need not be there any more.
+            config = config.model_copy(update={"data": data.model_copy(update={"test": None})})
+        prepared = prepare(config, self.run_dir.model_files, watch)
+        found = {"tables": [table.digest for table in prepared.tables], "valid": digest_rows(prepared.valid_rows)}
+        if any(list(self.identity.get(name, ())) != list(value) for name, value in found.items()):
+            paths = ", ".join(source.path for source in data.training_sources)
             raise DataError(
-                f"data.train={self.config.data.train} (or data.valid) is not what {self.run_dir.root} was trained on: "
-                "its content has changed. Give it back, or use --data FILE --no-baselines."
+                f"{self.run_dir.root} was not trained on these rows: {paths}, data.valid or data.test have changed, or "
+                "the split falls out otherwise (another scikit-learn). Give them back, or use --data, --no-baselines."
             )
         return prepared
 
@@ -114,13 +124,13 @@ def restore_run(config: RunConfig, run_dir: RunDir, checkpoint: str | None, para
     precision = resolve_precision(config.train.precision, parallel.device)
     engine = parallel.build_inference_engine(built.module, precision, config.parallel.timeout_seconds)
     progress = found.progress
-    shares, digests = tuple(progress["class_shares"]), tuple(progress["identity"]["tables"])
+    shares = tuple(progress["class_shares"])
     if tokenizer.digest != progress["identity"]["tokenizer"]:
         raise CheckpointError(
             f"The tokenizer in {run_dir.model_files} is not the one that {found.folder} was trained with."
         )
     layout = BatchLayout(tokenizer.pad_id, built.has_segments)
-    return RestoredRun(config, run_dir, found.step, shares, digests, tokenizer, layout, engine, parallel)
+    return RestoredRun(config, run_dir, found.step, shares, progress["identity"], tokenizer, layout, engine, parallel)
 
 
 def choose_checkpoint(run_dir: RunDir, name: str | None) -> Checkpoint:

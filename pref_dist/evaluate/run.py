@@ -1,18 +1,20 @@
 """The verb `evaluate`: a trained run's log loss on its validation rows or on any labelled file."""
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pref_dist.config.schema import DataSection
 from pref_dist.data.cache_build import BuildWatch
+from pref_dist.data.data_files import COMPRESSIONS, KINDS
 from pref_dist.data.plan import Rows
-from pref_dist.data.prepare import write_json_lines
+from pref_dist.data.prepare import Prepared, write_json_lines
 from pref_dist.data.rows import Row
 from pref_dist.data.table import TokenTable
 from pref_dist.data.validate import read_checked_rows
@@ -33,7 +35,7 @@ class EvaluateOptions:
 
     references: submission files whose probabilities are scored on the same rows, beside the model.
     baselines: also fit the simple baselines on the run's training rows. watch_build: hears of a token cache that
-    has to be built.
+    has to be built. format: the layout of `data`, None: the run's.
     """
 
     data: Path | None = None
@@ -41,6 +43,7 @@ class EvaluateOptions:
     references: tuple[Path, ...] = ()
     baselines: bool = True
     watch_build: BuildWatch | None = None
+    format: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,10 @@ def evaluate(run_folder: Path, options: EvaluateOptions, overrides: Sequence[str
     run = restore_run(config, run_dir, options.checkpoint, parallel)
     table, rows = choose_rows(run, options)
     parallel.check_agreement({"the rows": table.digest})
-    # What will be scored beside the model is opened before the long work, so that it fails at once.
-    train_texts, texts = open_texts(run, table, rows, options) if parallel.is_main else ([], [])
+    # What will be scored beside the model is opened before the long work, so that it fails at once; by all
+    # ranks, since a token cache may have to be built, for which nobody should wait in a collective.
+    prepared = open_training_rows(run, options) if options.baselines else None
+    texts = read_texts(run, prepared, table, rows) if prepared and parallel.is_main else None
     logits = run.infer(table, rows)
     parallel.stop()
     # From here on rank 0 works alone; the others are done.
@@ -81,14 +86,19 @@ def evaluate(run_folder: Path, options: EvaluateOptions, overrides: Sequence[str
     }
     if parallel.is_main:
         metrics |= score_references(options.references, table, rows)
-        if options.baselines:
-            metrics["baselines"] = fit_baselines(train_texts, config.run.seed).score(texts)
+        if texts is not None:
+            fitted = fit_baselines(texts.train, config.run.seed, texts.train_weights)
+            metrics["baselines"] = fitted.score(texts.scored)
         write_evaluation(run, folder, metrics, (table, rows, logits))
     return EvaluateResult(metrics, folder, table.set_aside, parallel.is_main)
 
 
 def stem_of(path: Path) -> str:
-    return path.name.split(".")[0] or "data"
+    """Return a name for a folder or a table: the file's, without what says its kind; a pattern's stars become _."""
+    name = path.name
+    for suffix in (*COMPRESSIONS, *KINDS):
+        name = name.removesuffix(suffix)
+    return re.sub(r"[^\w.-]+", "_", name) or "data"
 
 
 def check_names(references: Sequence[Path]) -> None:
@@ -112,7 +122,7 @@ def choose_rows(run: RestoredRun, options: EvaluateOptions) -> tuple[TokenTable,
     if options.data is None:
         prepared = run.prepare(options.watch_build)
         return prepared.valid_table, prepared.valid_rows
-    table = run.open_rows(options.data, watch=options.watch_build)
+    table = run.open_rows(options.data, options.format, watch=options.watch_build)
     if not table.is_labelled:
         raise DataError(
             f"{options.data} has no label columns, so there is nothing to evaluate against. Use `predict` for it."
@@ -134,21 +144,28 @@ def score_reference(path: Path, ids: list[str], target: NDArray[np.float64]) -> 
     return score_probabilities(known.loc[ids].to_numpy(dtype=np.float64), target)
 
 
-def open_texts(
-    run: RestoredRun, table: TokenTable, rows: Rows, options: EvaluateOptions
-) -> tuple[list[Row], list[Row]]:
-    """Return the run's training rows and the rows to score, as texts; nothing without baselines."""
-    if not options.baselines:
-        return [], []
-    settings = run.config.data
+def open_training_rows(run: RestoredRun, options: EvaluateOptions) -> Prepared:
+    """Return the run's own rows, on which the baselines are fitted. Raises DataError."""
     try:
-        prepared = run.prepare()
-        train = pick(settings, prepared.train_table, prepared.train_rows)
+        return run.prepare(options.watch_build)
     except DataError as error:
         raise DataError(
             f"{error}\nThe baselines are fitted on the training rows; --no-baselines goes without."
         ) from error
-    return train, pick(settings, table, rows)
+
+
+class Texts(NamedTuple):
+    """What the baselines are fitted on and what they are scored on."""
+
+    train: list[Row]
+    train_weights: NDArray[np.float64]
+    scored: list[Row]
+
+
+def read_texts(run: RestoredRun, prepared: Prepared, table: TokenTable, rows: Rows) -> Texts:
+    settings, train = run.config.data, prepared.train_rows
+    train_texts = pick(settings, prepared.train_table, train)
+    return Texts(train_texts, prepared.train_table.weights[train], pick(settings, table, rows))
 
 
 def pick(settings: DataSection, table: TokenTable, rows: Rows) -> list[Row]:

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from pref_dist.findings import Policies
 from pref_dist.inspection.read import DataSet
 
 MEANINGS = {
@@ -20,6 +21,7 @@ MEANINGS = {
     "turn_count_differs": "prompt, A and B differ in their number of turns",
     "no_text": "neither prompt nor responses hold a character",
     "null_text": "a null where a text should be, read as an empty one",
+    "empty_text": "a turn of prompt, A or B without a character",
     "lone_surrogate": "half of a character, read as U+FFFD",
     "control_characters": "control characters other than tab and line ends",
     "non_text_content": "an image or a file in a message, left out",
@@ -29,12 +31,18 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """Rows with one kind of finding. `first` is {file, row, id, kind, detail} of the first one set aside for it."""
+    """Rows with one kind of finding.
+
+    policy: what a run does with them by default. rows: numbers of the first of them (over all files); first:
+    {file, row, id, kind, detail} of the first one that was set aside for it.
+    """
 
     kind: str
     meaning: str
     num_rows: int
     num_set_aside: int
+    policy: str
+    rows: list[int]
     first: dict[str, Any] | None
 
 
@@ -43,7 +51,15 @@ def list_problems(data: DataSet) -> list[Problem]:
     set_aside = Counter(record["kind"] for record in data.set_aside)
     first_of = {record["kind"]: record for record in reversed(data.set_aside)}
     problems = [
-        Problem(kind, MEANINGS.get(kind, kind.replace("_", " ")), num_rows, set_aside[kind], first_of.get(kind))
+        Problem(
+            kind,
+            MEANINGS.get(kind, kind.replace("_", " ")),
+            num_rows,
+            set_aside[kind],
+            Policies().of(kind),
+            data.first_rows[kind],
+            first_of.get(kind),
+        )
         for kind, num_rows in data.findings.items()
     ]
     return sorted(problems, key=lambda problem: (-problem.num_set_aside, -problem.num_rows, problem.kind))

@@ -53,6 +53,7 @@ class DataSet:
     is_labelled: bool
     num_rows: int  # in the file
     findings: dict[str, int]  # {kind: rows}
+    first_rows: dict[str, list[int]]  # {kind: the first of them}
     set_aside: list[dict[str, Any]]  # {file, row, id, kind, detail}
     unused_columns: list[str]
     missing: dict[str, int]  # {column: rows in the file whose cell is null or blank}
@@ -80,6 +81,7 @@ def read_data_set(
         is_labelled=checker.source.is_labelled,
         num_rows=checker.num_rows,
         findings=dict(checker.findings),
+        first_rows=dict(checker.first_rows),
         set_aside=[name_file(record, files, checker.rows_of_file) for record in checker.set_aside],
         unused_columns=sorted({name for file in checker.source.files for name in file.unused_columns}),
         missing=count_missing(checker.source),

@@ -83,8 +83,18 @@ def name_winner(target: tuple[float, float, float] | None) -> str:
 def print_checks(inspection: Inspection, console: Console) -> None:
     problems = list_problems(inspection.data)
     if problems:
-        rows = [[found.kind, f"{found.num_rows:,}", f"{found.num_set_aside:,}", found.meaning] for found in problems]
-        print_section(console, "Findings", build_table(["kind", "rows", "set aside", "meaning"], rows, numbers=(1, 2)))
+        rows = [
+            [
+                *(found.kind, f"{found.num_rows:,}", f"{found.num_set_aside:,}", found.policy),
+                *(", ".join(map(str, found.rows)), found.meaning),
+            ]
+            for found in problems
+        ]
+        print_section(
+            console,
+            "Findings",
+            build_table(["kind", "rows", "set aside", "policy", "first rows", "meaning"], rows, numbers=(1, 2)),
+        )
     missing = [
         [
             one_line(name),

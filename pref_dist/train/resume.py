@@ -7,7 +7,7 @@ from typing import Any
 from pref_dist.config.load import all_keys, build_config, list_changes, read_config_file, render_config, with_values
 from pref_dist.config.schema import RunConfig
 from pref_dist.data.plan import Plan
-from pref_dist.data.prepare import Prepared
+from pref_dist.data.prepare import Prepared, digest_rows
 from pref_dist.errors import CheckpointError, ConfigError, PlanError
 from pref_dist.files import write_json, write_text
 from pref_dist.run_dir import RunDir
@@ -66,12 +66,14 @@ def settle_config(asked: RunConfig, saved: RunConfig | None, parallel: Parallel,
 
 
 # Folders of one data set or cache may be mounted at other places on other machines; contents are compared.
-PLACES = ("run.dir", "data.train", "data.valid", "data.cache_dir", "data.num_workers", "model.name")
+PLACES = ("run.dir", "data.train", "data.valid", "data.test", "data.cache_dir", "data.num_workers", "model.name")
 
 
 def flatten(config: RunConfig) -> dict[str, str]:
     """Return {section.key: value as text} of all that must be the same on every rank."""
     values = config.model_dump()
+    for source in values["data"]["sources"] or ():
+        del source["path"]
     names = [name.split(".") for name in all_keys() if name not in PLACES]
     return {f"{section}.{key}": repr(values[section][key]) for section, key in names}
 
@@ -90,7 +92,8 @@ def remove_run(run_dir: RunDir) -> None:
     """Delete what an earlier run left, by name: a run folder may hold files that are not ours."""
     folders = (run_dir.checkpoints, run_dir.evaluations, run_dir.failures, run_dir.model_files)
     files = (run_dir.config, run_dir.state, run_dir.metrics_log, run_dir.metrics, run_dir.best, run_dir.valid_logits,
-             run_dir.rows_set_aside, run_dir.truncation, run_dir.report, run_dir.stop_file)  # fmt: skip
+             run_dir.rows_set_aside, run_dir.findings, run_dir.truncation, run_dir.report,
+             run_dir.stop_file)  # fmt: skip
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     for file in files:
@@ -103,11 +106,13 @@ class Identity:
 
     plan: str
     tables: tuple[str, ...]
+    valid: str  # which rows are held out
     tokenizer: str
 
 
 def identify(prepared: Prepared, plan: Plan) -> Identity:
-    return Identity(plan.digest, tuple(table.digest for table in prepared.tables), prepared.tokenizer.digest)
+    tables = tuple(table.digest for table in prepared.tables)
+    return Identity(plan.digest, tables, digest_rows(prepared.valid_rows), prepared.tokenizer.digest)
 
 
 def find_checkpoint(
@@ -141,12 +146,13 @@ def find_checkpoint(
 
 def list_identity_changes(saved: dict[str, Any], identity: Identity) -> list[str]:
     names = {
-        "tables": "the content of data.train or data.valid",
+        "tables": "the content of the training or validation rows",
+        "valid": "which rows are held out",
         "tokenizer": "the tokenizer",
         "plan": "the order of rows",
     }
     found = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(identity).items()}
-    return [text for key, text in names.items() if saved[key] != found[key]]
+    return [text for key, text in names.items() if saved.get(key) != found[key]]
 
 
 def restore(checkpoint: Checkpoint | None, run_dir: RunDir, engine: Engine) -> Progress:

@@ -262,3 +262,29 @@ def test_the_cache_folder_is_taken_from_config_then_environment_then_home(monkey
     monkeypatch.setenv("PREF_DIST_CACHE_DIR", "/scratch/cache")
     assert default_cache_dir(RunConfig()) == Path("/scratch/cache")
     assert default_cache_dir(RunConfig(data=DataSection(cache_dir="~/mine"))) == Path("/home/somebody/mine")
+
+
+def test_the_same_bytes_read_as_another_kind_of_file_are_another_entry(record, data, wordpiece, cache_dir, tmp_path):
+    rows = [{name: f"{name} {number}" for name in ("id", "prompt", "response_a", "response_b")} for number in range(3)]
+    for name in ("file.json", "file.jsonl"):
+        (tmp_path / name).write_text(json.dumps(rows[:1]) if name == "file.json" else json.dumps(rows[0]))
+    content = (tmp_path / "file.json").read_text()
+    (tmp_path / "same.jsonl").write_text(content)
+    assert len(open_tokens(tmp_path / "file.json", data, wordpiece, cache_dir)) == 1
+    with pytest.raises(DataError):
+        open_tokens(tmp_path / "same.jsonl", data, wordpiece, cache_dir)
+
+
+def test_a_table_knows_all_it_needs_when_its_entry_is_cleaned(write_csv, record, data, wordpiece, cache_dir):
+    table = open_tokens(write_csv([record(1), record(2, id="")]), data, wordpiece, cache_dir)
+    shutil.rmtree(table.folder)
+    assert [bad["kind"] for bad in table.set_aside] == ["empty_id"]
+    assert table.truncation["num_rows"] == 1
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "{}", "", '{"manifest_sha256": "x"}'])
+def test_a_manifest_that_is_none_is_damage_and_no_traceback(write_csv, data, wordpiece, cache_dir, content):
+    path = write_csv(3)
+    (open_tokens(path, data, wordpiece, cache_dir).folder / "manifest.json").write_text(content)
+    with pytest.raises(DataError, match=r"damaged: .*manifest\.json"):
+        open_tokens(path, data, wordpiece, cache_dir)

@@ -189,7 +189,7 @@ UNIQUE = np.arange(12, dtype=np.uint64)
         (UNIQUE // 12, LABELS, ("grouped_hash", 0, 0.2, 3), "leaves 2 folds without a row .*: 12 rows with 1 diff"),
         (UNIQUE, LABELS, ("random_stratified", 0, 0.1, None), "of 12 rows, 2 would be held out"),
         (UNIQUE[:9], LABELS[:9], ("random_stratified", 0, 0.5, None), "the rarest class, tie, has 1"),
-        (UNIQUE, LABELS, ("grouped_stratified", 0, 0.01, None), "holds out between 0.05 and 0.95"),
+        (UNIQUE, LABELS, ("grouped_stratified", 0, 0.01, None), "k of at most 20 folds. Set data.valid_fraction=0.05"),
         (UNIQUE, LABELS, ("random_stratified", 2**32, 0.5, None), "takes seeds below 4294967296"),
         (UNIQUE, LABELS, ("grouped_stratified", 2**32, 0.5, None), "takes seeds below 4294967296"),
     ],

@@ -11,8 +11,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from pref_dist.data.formats import Format, is_swapped
+from pref_dist.data.formats import is_swapped
 from pref_dist.data.ingest import SourceRequest, open_source
+from pref_dist.data.layouts import Format
 from pref_dist.data.rows import Row, Turn
 from pref_dist.data.validate import CheckedRows, RowChecker, read_checked_rows
 from pref_dist.errors import DataError
@@ -350,3 +351,119 @@ def test_a_column_that_nobody_reads_is_named_with_the_one_it_may_have_meant(tmp_
     source = open_source(SourceRequest(path))
     assert not source.is_labelled
     assert source.files[0].unused_columns == {"winer_model_a": "winner_model_a", "note": None, "language": None}
+
+
+def write_json_lines(path: Path, *records: dict[str, Any]) -> Path:
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
+    return path
+
+
+PAIR = {"id": "1", "prompt": "Why?", "chosen": "Because.", "rejected": "No."}
+
+
+@pytest.mark.parametrize("label", [{"winner": "model_a"}, {"prob_model_a": 0.5, "prob_model_b": 0.5, "prob_tie": 0.0}])
+def test_a_pair_that_has_a_label_besides_is_refused(tmp_path, label):
+    with pytest.raises(DataError, match=f"which is a label, and also {next(iter(label))}"):
+        read(write_json_lines(tmp_path / "pairs.jsonl", PAIR | label))
+
+
+def test_the_models_of_a_pair_are_not_mistaken_for_those_of_a_and_b(tmp_path):
+    path = write_json_lines(tmp_path / "pairs.jsonl", PAIR | {"model_a": "good", "model_b": "bad"})
+    assert read(path).rows[0].models is None
+
+
+def test_pairs_that_are_predicted_have_the_chosen_one_as_a_and_their_number_as_id(tmp_path):
+    numbers = range(20)
+    records = [{name: f"{PAIR[name]} {number}" for name in ("prompt", "chosen", "rejected")} for number in numbers]
+    request = SourceRequest(write_json_lines(tmp_path / "pairs.jsonl", *records), with_labels=False)
+    rows = read_checked_rows(request).rows
+    assert [row.id for row in rows] == [str(number) for number in range(1, 21)]
+    assert [row.turns[0].response_a for row in rows] == [f"Because. {number}" for number in numbers]
+    assert {row.target for row in rows} == {None}
+
+
+def test_a_pair_of_equal_responses_has_no_label_worth_learning(tmp_path):
+    path = write_json_lines(tmp_path / "pairs.jsonl", PAIR, PAIR | {"id": "2", "rejected": PAIR["chosen"]})
+    assert [(bad["id"], bad["kind"]) for bad in read_checked_rows(SourceRequest(path)).set_aside] == [
+        ("2", "unknown_winner")
+    ]
+
+
+def test_a_file_that_fits_two_formats_must_name_one(tmp_path):
+    both = PAIR | {"response_a": "a", "response_b": "b", "winner": "tie"}
+    path = write_json_lines(tmp_path / "both.jsonl", both)
+    with pytest.raises(DataError, match=r"several formats: lmsys or plain, pairs\. Name one in data\.format"):
+        read(path)
+    assert read(path, format="plain").rows[0].turns == (Turn("Why?", "a", "b"),)
+
+
+@pytest.mark.parametrize(
+    ("changes", "turn"),
+    [
+        ({"prompt": "Write a talk", "chosen": "Human: a", "rejected": "Assistant: b"}, ("Write a talk", "Human: a")),
+        ({"chosen": '[{"a": 1}]', "rejected": "[{"}, ("Why?", '[{"a": 1}]')),
+        ({"prompt": [{"role": "user", "content": "Hm?"}]}, ("Hm?", "Because.")),
+        (
+            {
+                "chosen": [{"role": "system", "content": "be nice"}, {"role": "assistant", "content": "yes"}],
+                "rejected": [{"role": "system", "content": "be nice"}, {"role": "assistant", "content": "no"}],
+            },
+            ("be nice\n\nWhy?", "yes"),
+        ),
+        ({"prompt": "\n\nHuman: So?\n\nAssistant:", "chosen": " this", "rejected": " that"}, ("So?", " this")),
+        (
+            {"prompt": [{"role": "user", "content": "Go"}, {"role": "assistant", "content": "It"}]},
+            ("Go", "It\n\nBecause."),
+        ),
+    ],
+)  # fmt: skip
+def test_the_prompt_of_a_pair_is_never_dropped(tmp_path, changes, turn):
+    path = write_json_lines(tmp_path / "pairs.jsonl", PAIR | changes)
+    checked = read_checked_rows(SourceRequest(path, with_labels=False), "fail")
+    assert checked.rows[0].turns[0][:2] == turn
+
+
+def test_a_pattern_that_matches_folders_reads_what_is_in_them_and_links_are_followed(tmp_path):
+    frame = pd.read_csv(HERE / "plain.csv", dtype=str)
+    (tmp_path / "data" / "part-1").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    frame[:1].to_csv(tmp_path / "data" / "part-0.csv", index=False)
+    frame[1:2].to_csv(tmp_path / "data" / "part-1" / "rows.csv", index=False)
+    frame[2:].to_csv(tmp_path / "elsewhere" / "rows.csv", index=False)
+    (tmp_path / "data" / "part-2").symlink_to(tmp_path / "elsewhere")
+    assert [row.id for row in read(tmp_path / "data" / "part-*").rows] == ["1", "2", "3"]
+    assert [row.id for row in read(tmp_path / "data").rows] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("name", ["more.tsv", "more.csv.bz2", "more.arrow"])
+def test_a_folder_with_data_that_cannot_be_read_is_an_error_and_not_a_part_of_it(tmp_path, name):
+    (tmp_path / "good.csv").write_bytes((HERE / "plain.csv").read_bytes())
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DataError, match=f"{name}, which cannot be read"):
+        read(tmp_path)
+
+
+def test_a_column_that_counts_and_comes_up_late_is_an_error(tmp_path):
+    rows = [{"id": str(number), "prompt": "p", "response_a": "a", "response_b": "b"} for number in range(1100)]
+    rows[1050] |= {"winner": "tie"}
+    with pytest.raises(DataError, match="winner comes up in data row 1,051 for the first time"):
+        read(write_json_lines(tmp_path / "late.jsonl", *rows))
+
+
+def test_a_key_that_stands_twice_is_a_bad_line(tmp_path):
+    path = tmp_path / "twice.jsonl"
+    good = json.dumps({"id": "1", "prompt": "p", "response_a": "a", "response_b": "b"})
+    path.write_text(f"{good}\n" + good.replace("}", ', "prompt": "q"}') + "\n")
+    (bad,) = read_checked_rows(SourceRequest(path)).set_aside
+    assert (bad["kind"], bad["detail"]) == ("bad_line", "no JSON (key 'prompt' stands twice)")
+
+
+@pytest.mark.parametrize(
+    ("cell", "found"), [(1.0, "1"), (12, "12"), ("x", "x"), (["x"], None), (True, None), ({}, None)]
+)
+def test_ids_are_texts_and_numbers(tmp_path, cell, found):
+    row = {"prompt": "p", "response_a": "a", "response_b": "b"}
+    path = write_json_lines(tmp_path / "ids.jsonl", row | {"id": "good"}, row | {"id": cell})
+    checked = read_checked_rows(SourceRequest(path))
+    assert [one.id for one in checked.rows[1:]] == ([found] if found else [])
+    assert [bad["kind"] for bad in checked.set_aside] == ([] if found else ["empty_id"])

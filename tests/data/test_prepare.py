@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -139,10 +140,13 @@ def test_repeated_and_contradicting_rows_are_found_and_stay_by_default(
     write_csv, record, build_config, wordpiece_folder
 ):
     prepared = prepare(build_config(train=write_repeats(write_csv, record)), wordpiece_folder)
-    assert prepared.cross_findings == {"duplicate_pair": 2, "contradictory_labels": 2, "in_test": 0}
+    assert [(found.kind, found.num_rows, found.policy) for found in prepared.findings] == [
+        ("duplicate_pair", 2, "keep"),
+        ("contradictory_labels", 2, "keep"),
+    ]
+    assert [place["row"] for place in prepared.findings[1].first] == [3, 33]
     assert len(prepared.train_rows) + len(prepared.valid_rows) == 33
     assert prepared.set_aside == []
-    assert prepared.findings == {"duplicate_pair": 2, "contradictory_labels": 2}
 
 
 def test_a_policy_sets_them_aside_with_a_line_each(write_csv, record, build_config, wordpiece_folder):
@@ -171,7 +175,7 @@ def test_training_rows_that_will_be_predicted_are_found(write_csv, record, build
     train = write_csv(40)
     test = write_csv([record(7, id="x"), record(99)], "test.csv", columns=("id", "prompt", "response_a", "response_b"))
     kept = prepare(build_config(train=train, test=test), wordpiece_folder)
-    assert kept.cross_findings["in_test"] == 1
+    assert [(found.kind, found.num_rows) for found in kept.findings] == [("in_test", 1)]
     assert len(kept.train_rows) + len(kept.valid_rows) == 40
     dropped = prepare(build_config(train=train, test=test, checks={"in_test": "set_aside"}), wordpiece_folder)
     assert [(bad["row"], bad["kind"]) for bad in dropped.set_aside] == [(8, "in_test")]
@@ -180,7 +184,14 @@ def test_training_rows_that_will_be_predicted_are_found(write_csv, record, build
 def test_remarks_of_single_rows_obey_their_policy(write_csv, record, build_config, wordpiece_folder):
     rows = [record(number) for number in range(30)] + [record(30, response_a=["same"], response_b=["same"])]
     path = write_csv(rows)
-    assert prepare(build_config(train=path), wordpiece_folder).findings == {"identical_responses": 1}
+    (found,) = prepare(build_config(train=path), wordpiece_folder).findings
+    assert asdict(found) == {
+        "source": str(path),
+        "kind": "identical_responses",
+        "num_rows": 1,
+        "policy": "keep",
+        "first": [{"file": str(path), "row": 31}],
+    }
     checked = prepare(build_config(train=path, checks={"identical_responses": "set_aside"}), wordpiece_folder)
     assert [(bad["row"], bad["kind"]) for bad in checked.set_aside] == [(31, "identical_responses")]
     with pytest.raises(DataError, match=r"data\.checks\.identical_responses=fail"):

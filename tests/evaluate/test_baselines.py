@@ -105,3 +105,14 @@ def test_without_the_prompt_the_synthetic_optimum_stays_far_away(seed: int) -> N
     bayes = sum(-math.log(row.probabilities[row.winner]) for row in test) / len(test)
     scores = fit_baselines([as_row(row) for row in train], seed=seed).score([as_row(row) for row in test])
     assert min(score["log_loss"] for score in scores.values()) > bayes + 0.05
+
+
+def test_soft_labels_and_weights_are_what_the_baselines_learn():
+    soft = (0.34, 0.33, 0.33)
+    rows = [Row(number, str(number), (Turn("p", "a" * number, "b"),), A, soft_target=soft) for number in range(1, 60)]
+    prior = fit_baselines(rows, seed=0).predict(rows)["class_prior"][0]
+    assert prior == pytest.approx((np.array(soft) * 59 + 1) / 62)
+    hard = [row._replace(soft_target=None, target=A if row.row <= 20 else B) for row in rows]
+    weights = np.where(np.arange(1, 60) <= 20, 3.0, 1.0)
+    prior = fit_baselines(hard, seed=0, weights=weights).predict(hard)["class_prior"][0]
+    assert prior == pytest.approx((np.array([60, 39, 0]) / 99 * 59 + 1) / 62)

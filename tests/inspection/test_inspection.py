@@ -118,7 +118,7 @@ def test_missing_values_are_counted_in_every_column_of_every_row(write):
         "id": 1, "model_a": 1, "model_b": 0, "prompt": 0, "response_a": 1, "response_b": 0, **dict.fromkeys(WINNERS, 0),
     }  # fmt: skip
     assert found.missing_turns == {"prompt": 1, "response_a": 1, "response_b": 1}
-    assert found.data.findings == {"bad_json": 1, "empty_id": 1, "null_text": 1}
+    assert found.data.findings == {"bad_json": 1, "empty_id": 1, "null_text": 1, "empty_text": 2}
     assert [(record["row"], record["kind"]) for record in found.data.set_aside] == [(3, "bad_json"), (4, "empty_id")]
     assert found.num_usable == 3
 
@@ -240,7 +240,8 @@ def test_findings_are_named_with_their_first_row(write, tmp_path):
     assert [(problem["kind"], problem["num_rows"]) for problem in found.as_json()["problems"]] == [
         ("bad_json", 2), ("duplicate_id", 1),
     ]  # fmt: skip
-    assert "a text cell that is no list of texts bad_json 2 2 row 2, id 2" in text_of(read_page(found, tmp_path))
+    page = text_of(read_page(found, tmp_path))
+    assert "a text cell that is no list of texts bad_json 2 2 set_aside row 2, id 2" in page
     assert list_notes(found)[0].text == "Not usable, so set aside: 3 rows (75.0 %)."
 
 
