@@ -1,39 +1,17 @@
 """Each public layout, from a file written by hand after its schema, and the same through every kind of file."""
 
-import gzip
 import json
-import re
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 import pytest
 
 from pref_dist.data.formats import is_swapped
 from pref_dist.data.ingest import SourceRequest, open_source
-from pref_dist.data.layouts import Format
-from pref_dist.data.rows import Row, Turn
-from pref_dist.data.validate import CheckedRows, RowChecker, read_checked_rows
+from pref_dist.data.rows import Turn
+from pref_dist.data.validate import RowChecker, read_checked_rows
 from pref_dist.errors import DataError
 from pref_dist.findings import Policies
-
-HERE = Path(__file__).parent / "formats"
-A, B, TIE = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
-FILES: dict[str, Format] = {
-    "lmsys.csv": "lmsys", "plain.csv": "plain", "wsdm.csv": "plain", "arena_100k.jsonl": "arena",
-    "arena_140k.jsonl": "arena", "hh_rlhf.jsonl": "pairs", "ultrafeedback.jsonl": "pairs", "trl_pairs.jsonl": "pairs",
-    "soft_beside.csv": "plain", "soft_alone.csv": "plain",
-}  # fmt: skip
-
-
-def read(name: str | Path, **options: Any) -> CheckedRows:
-    return read_checked_rows(SourceRequest(HERE / name, **options), "fail")
-
-
-def contents(row: Row) -> tuple[Any, ...]:
-    return row.id, row.turns, row.target, row.soft_target, row.models
+from tests.data.format_cases import FILES, HERE, TIE, A, B, contents, read, write_json_lines
 
 
 @pytest.mark.parametrize(("name", "format"), FILES.items())
@@ -192,137 +170,6 @@ def test_labels_can_be_passed_over(tmp_path):
     assert [row.target for row in RowChecker(source, Policies()).iterate_rows()] == [None]
 
 
-def write_jsonl(path: Path, frame: pd.DataFrame) -> None:
-    path.write_text(frame.to_json(orient="records", lines=True, force_ascii=False), encoding="utf-8")
-
-
-def write_gzipped(path: Path, frame: pd.DataFrame) -> None:
-    plain = path.with_suffix("")
-    WRITERS["".join(plain.suffixes)](plain, frame)
-    path.write_bytes(gzip.compress(plain.read_bytes()))
-    plain.unlink()
-
-
-def write_zst(path: Path, frame: pd.DataFrame) -> None:
-    plain = path.with_suffix("")
-    WRITERS["".join(plain.suffixes)](plain, frame)
-    with pa.CompressedOutputStream(str(path), "zstd") as file:
-        file.write(plain.read_bytes())
-    plain.unlink()
-
-
-WRITERS: dict[str, Callable[[Path, pd.DataFrame], None]] = {
-    ".csv": lambda path, frame: frame.to_csv(path, index=False),
-    ".jsonl": write_jsonl,
-    ".parquet": lambda path, frame: frame.to_parquet(path, index=False),
-    **{f"{kind}.gz": write_gzipped for kind in (".csv", ".jsonl", ".parquet")},
-    **{f"{kind}.zst": write_zst for kind in (".csv", ".jsonl", ".parquet")},
-}
-
-
-def load_frame(name: str) -> pd.DataFrame:
-    """The fixture as pandas holds it, lists as lists where the file has them."""
-    if name.endswith(".csv"):
-        return pd.read_csv(HERE / name, dtype=str, keep_default_na=False)
-    return pd.DataFrame([json.loads(line) for line in (HERE / name).read_text(encoding="utf-8").splitlines()])
-
-
-@pytest.mark.parametrize(
-    ("name", "suffix"),
-    # A Parquet column has one type; that fixture mixes texts and lists on purpose.
-    [
-        (name, suffix)
-        for name in FILES
-        for suffix in WRITERS
-        if (name, "parquet" in suffix) != ("trl_pairs.jsonl", True)
-    ],
-)
-def test_every_format_reads_the_same_from_every_kind_of_file(tmp_path, name, suffix):
-    frame = load_frame(name)
-    if ".csv" in suffix:
-        frame = frame.map(lambda cell: json.dumps(cell) if isinstance(cell, (list, dict)) else cell)
-    path = tmp_path / f"file{suffix}"
-    WRITERS[suffix](path, frame)
-    assert [contents(row) for row in read(path).rows] == [contents(row) for row in read(name).rows]
-
-
-def test_a_folder_and_a_pattern_are_one_source_in_the_order_of_names(tmp_path):
-    folder = tmp_path / "parts"
-    (folder / "deeper").mkdir(parents=True)
-    frame = pd.read_csv(HERE / "plain.csv", dtype=str)
-    frame[:1].to_csv(folder / "a.csv", index=False)
-    write_jsonl(folder / "b.jsonl", frame[1:2])
-    frame[2:].to_parquet(folder / "deeper" / "c.parquet")
-    (folder / ".hidden.csv").write_text("x")
-    (folder / "README.md").write_text("x")
-    rows = read(folder).rows
-    assert [(row.row, row.id) for row in rows] == [(1, "1"), (2, "2"), (3, "3")]
-    assert [row.id for row in read(folder / "[ab].*").rows] == ["1", "2"]
-    with pytest.raises(DataError, match="No file matches"):
-        read(folder / "*.tsv")
-
-
-def test_rows_of_several_files_are_named_by_file_and_row_within_it(tmp_path):
-    frame = pd.read_csv(HERE / "plain.csv", dtype=str)
-    frame.to_csv(tmp_path / "1.csv", index=False)
-    frame.assign(id=["4", "2", ""]).to_csv(tmp_path / "2.csv", index=False)
-    checked = read_checked_rows(SourceRequest(tmp_path))
-    assert [row.row for row in checked.rows] == [1, 2, 3, 4]
-    assert [(Path(bad["file"]).name, bad["row"], bad["kind"]) for bad in checked.set_aside] == [
-        ("2.csv", 2, "duplicate_id"),
-        ("2.csv", 3, "empty_id"),
-    ]
-    assert checked.set_aside[0]["detail"] == "row 2 of file 1 has this id already"
-
-
-def test_files_that_differ_are_not_one_source(tmp_path):
-    pd.read_csv(HERE / "plain.csv").to_csv(tmp_path / "1.csv", index=False)
-    pd.read_csv(HERE / "plain.csv").iloc[:, :4].to_csv(tmp_path / "2.csv", index=False)
-    with pytest.raises(DataError, match=r"2\.csv and .*1\.csv are read as one source, but differ in their label"):
-        read(tmp_path)
-
-
-PACKED = (".csv.gz", ".csv.zst", ".jsonl.gz", ".jsonl.zst", ".parquet", ".parquet.zst")
-
-
-@pytest.mark.parametrize(
-    ("suffix", "damage"),
-    # Of these only gzip has a checksum for sure: elsewhere a flipped bit inside a text is a text.
-    [*((suffix, damage) for suffix in PACKED for damage in ("cut", "not packed")), (".csv.gz", "flipped")],
-)
-def test_a_damaged_file_is_an_error_that_names_it(tmp_path, suffix, damage):
-    frame = pd.concat([pd.read_csv(HERE / "plain.csv", dtype=str)] * 200).assign(id=range(600))
-    path = tmp_path / f"file{suffix}"
-    WRITERS[suffix](path, frame)
-    content = bytearray(path.read_bytes())
-    if damage == "cut":
-        content = content[: len(content) // 2]
-    elif damage == "flipped":
-        content[len(content) // 2] ^= 0xFF
-    else:
-        content = bytearray(b"id,prompt,response_a,response_b\n1,p,a,b\n")
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=re.escape(str(path))):
-        read_checked_rows(SourceRequest(path))
-
-
-def test_a_line_that_is_no_object_is_set_aside_and_the_next_one_is_read(tmp_path):
-    good = {"id": "1", "prompt": "p", "response_a": "a", "response_b": "b", "winner": "tie"}
-    lines = [json.dumps(good).encode(), b"[1]", b'{"id": ', b"\xff\xfe", b"", json.dumps(good | {"id": "2"}).encode()]
-    path = tmp_path / "file.jsonl"
-    path.write_bytes(b"\n".join(lines))
-    checked = read_checked_rows(SourceRequest(path))
-    assert [(row.row, row.id) for row in checked.rows] == [(1, "1"), (5, "2")]
-    assert [record["kind"] for record in checked.set_aside] == ["bad_line"] * 3
-
-
-def test_a_json_file_may_be_one_list_of_objects(tmp_path):
-    path = tmp_path / "file.json"
-    frame = pd.read_csv(HERE / "plain.csv", dtype=str)
-    frame.to_json(path, orient="records", indent=2)
-    assert [contents(row) for row in read(path).rows] == [contents(row) for row in read("plain.csv").rows]
-
-
 @pytest.mark.parametrize(
     ("cell", "kind"),
     [
@@ -351,11 +198,6 @@ def test_a_column_that_nobody_reads_is_named_with_the_one_it_may_have_meant(tmp_
     source = open_source(SourceRequest(path))
     assert not source.is_labelled
     assert source.files[0].unused_columns == {"winer_model_a": "winner_model_a", "note": None, "language": None}
-
-
-def write_json_lines(path: Path, *records: dict[str, Any]) -> Path:
-    path.write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
-    return path
 
 
 PAIR = {"id": "1", "prompt": "Why?", "chosen": "Because.", "rejected": "No."}
@@ -421,41 +263,6 @@ def test_the_prompt_of_a_pair_is_never_dropped(tmp_path, changes, turn):
     path = write_json_lines(tmp_path / "pairs.jsonl", PAIR | changes)
     checked = read_checked_rows(SourceRequest(path, with_labels=False), "fail")
     assert checked.rows[0].turns[0][:2] == turn
-
-
-def test_a_pattern_that_matches_folders_reads_what_is_in_them_and_links_are_followed(tmp_path):
-    frame = pd.read_csv(HERE / "plain.csv", dtype=str)
-    (tmp_path / "data" / "part-1").mkdir(parents=True)
-    (tmp_path / "elsewhere").mkdir()
-    frame[:1].to_csv(tmp_path / "data" / "part-0.csv", index=False)
-    frame[1:2].to_csv(tmp_path / "data" / "part-1" / "rows.csv", index=False)
-    frame[2:].to_csv(tmp_path / "elsewhere" / "rows.csv", index=False)
-    (tmp_path / "data" / "part-2").symlink_to(tmp_path / "elsewhere")
-    assert [row.id for row in read(tmp_path / "data" / "part-*").rows] == ["1", "2", "3"]
-    assert [row.id for row in read(tmp_path / "data").rows] == ["1", "2", "3"]
-
-
-@pytest.mark.parametrize("name", ["more.tsv", "more.csv.bz2", "more.arrow"])
-def test_a_folder_with_data_that_cannot_be_read_is_an_error_and_not_a_part_of_it(tmp_path, name):
-    (tmp_path / "good.csv").write_bytes((HERE / "plain.csv").read_bytes())
-    (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(DataError, match=f"{name}, which cannot be read"):
-        read(tmp_path)
-
-
-def test_a_column_that_counts_and_comes_up_late_is_an_error(tmp_path):
-    rows = [{"id": str(number), "prompt": "p", "response_a": "a", "response_b": "b"} for number in range(1100)]
-    rows[1050] |= {"winner": "tie"}
-    with pytest.raises(DataError, match="winner comes up in data row 1,051 for the first time"):
-        read(write_json_lines(tmp_path / "late.jsonl", *rows))
-
-
-def test_a_key_that_stands_twice_is_a_bad_line(tmp_path):
-    path = tmp_path / "twice.jsonl"
-    good = json.dumps({"id": "1", "prompt": "p", "response_a": "a", "response_b": "b"})
-    path.write_text(f"{good}\n" + good.replace("}", ', "prompt": "q"}') + "\n")
-    (bad,) = read_checked_rows(SourceRequest(path)).set_aside
-    assert (bad["kind"], bad["detail"]) == ("bad_line", "no JSON (key 'prompt' stands twice)")
 
 
 @pytest.mark.parametrize(
