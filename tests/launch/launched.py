@@ -91,3 +91,6 @@ class Launched:
         for process in (*self.descendants(), self.process):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        # Not left to the garbage collector, whose warning would fail some later test.
+        with contextlib.suppress(psutil.TimeoutExpired):
+            self.process.wait(timeout=10)
