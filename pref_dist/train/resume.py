@@ -146,7 +146,7 @@ def find_checkpoint(
 
 def list_identity_changes(saved: dict[str, Any], identity: Identity) -> list[str]:
     names = {
-        "tables": "the content of the training or validation rows",
+        "tables": "the content of data.train or data.valid",
         "valid": "which rows are held out",
         "tokenizer": "the tokenizer",
         "plan": "the order of rows",
