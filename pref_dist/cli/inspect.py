@@ -8,12 +8,11 @@ import click
 from pref_dist.cli.options import as_json
 
 ANY_PATH = click.Path(path_type=Path)
-FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
 @click.argument("data", type=ANY_PATH, metavar="DATA")
-@click.option("--test", type=FILE, help="Count which of its rows and prompts stand in DATA too.")
+@click.option("--test", type=ANY_PATH, help="Count which of its rows and prompts stand in DATA too.")
 @click.option("--format", "format", default="auto", metavar="FORMAT", help="As data.format; found out if left out.")
 @click.option("--tokenizer", metavar="MODEL", help="Count tokens too: a folder, a hub id, or package:NAME/FOLDER.")
 @click.option("--out", type=ANY_PATH, help="The page, or a folder for it; left out: the folder you are in.")

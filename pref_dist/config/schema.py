@@ -223,6 +223,7 @@ CHANGEABLE = frozenset(
         "parallel.backend",
         "parallel.world_size",
         "parallel.timeout_seconds",
+        "data.test",  # where it decides over rows, the order of rows tells
         "data.cache_dir",
         "data.num_workers",
         "train.save_every_steps",

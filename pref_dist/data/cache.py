@@ -24,7 +24,7 @@ from pref_dist.files import digest_file
 from pref_dist.findings import Policies
 
 # Raise it with every change of the tokens or the layout: old entries are then never found again.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 def default_cache_dir(config: RunConfig) -> Path:
@@ -102,8 +102,9 @@ def describe_key(request: SourceRequest, data: DataSection, tokenizer: Tokenizer
         "truncation": data.truncation,
         "max_tokens": data.max_tokens,
     }
-    order = {"order_seed": request.order_seed} if holds_pairs(request) else {}
-    return key_parts | order | ({} if request.with_labels else {"with_labels": False})
+    if not request.with_labels:
+        return key_parts | {"with_labels": False}
+    return key_parts | ({"order_seed": request.order_seed} if holds_pairs(request) else {})
 
 
 def digest_files(files: Iterable[Path]) -> list[list[str]]:

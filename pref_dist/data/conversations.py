@@ -182,7 +182,7 @@ def parse_dialogue(prompt: Any, cell: Any, name: str) -> Conversation:
         return opening
     if not isinstance(cell, str) or looks_like_messages(cell):
         answer = parse_conversation(cell, name)
-    elif OPENING_MARKER.match(cell) and (opening is None or cell.startswith("\n\n")):
+    elif OPENING_MARKER.match(cell) and (not prompt or cell.startswith("\n\n")):
         answer = split_dialogue(cell)
     elif opening is not None:
         answer = Conversation([""], [cell], starts_with_answer=True)

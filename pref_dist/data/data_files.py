@@ -55,9 +55,14 @@ def find_files(path: Path) -> list[Path]:
 
 def list_folder(folder: Path) -> list[Path]:
     """Return the data files below a folder, links followed, in the order of their names. Raises DataError."""
-    found = []
+    found: list[Path] = []
+    seen: set[str] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(HIDDEN)]
+        if os.path.realpath(place) in seen:  # a link back to where the walk has been
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(place))
+        folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN))
         files = [Path(place) / name for name in names if not name.startswith(HIDDEN)]
         unreadable = [file for file in files if file.suffix.lower() in NOT_READ]
         if unreadable:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -62,9 +63,9 @@ def build_raw_row(number: int, record: Record, layout: Layout) -> RawRow:
 
 
 def render_id(cell: Any) -> str:
-    """Return an id as text: 1 and 1.0, which Parquet makes of it, are the same; lists and the like are none."""
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
+    """Return an id as text: 1 and 1.0, which Parquet makes of it, are the same; NaN, lists and the like are none."""
+    if isinstance(cell, float):
+        return "" if math.isnan(cell) else str(int(cell)) if cell.is_integer() else str(cell)
     return str(cell) if isinstance(cell, str | int | float) and not isinstance(cell, bool) else ""
 
 
@@ -110,7 +111,7 @@ def read_pair(number: int, row_id: str, cells: Mapping[str, Any], order_seed: in
     faults = [*chosen.faults, *rejected.faults]
     if not faults and chosen.prompts != rejected.prompts:
         faults.append(Fault("prompts_differ", "chosen and rejected do not hold the same prompts"))
-    elif not faults and chosen.responses == rejected.responses:
+    elif not faults and chosen.responses == rejected.responses and order_seed is not None:
         faults.append(Fault("unknown_winner", "chosen and rejected are the same text"))
     shown_id = row_id or make_id((chosen.prompts, chosen.responses, rejected.responses))
     first, second, target = chosen, rejected, A_WINS

@@ -76,7 +76,7 @@ def find_layout(
     needed = {"arena": CONVERSATION_COLUMNS, "pairs": PAIR_COLUMNS}.get(format, (ID_COLUMN, *TEXT_COLUMNS))
     check_unambiguous(path, columns, wanted)
     labels = find_labels(path, columns, format) if with_labels and format != "pairs" else Labels()
-    if format == "pairs":
+    if format == "pairs" and with_labels:
         refuse_labels(path, columns)
     if wanted == "wsdm" and with_labels and labels.winner_columns not in ((), ("winner",)):
         raise DataError(f"{path} has {WINNER_COLUMNS[0]}, which data.format=wsdm has not. Set data.format=auto.")

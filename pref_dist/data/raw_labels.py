@@ -1,5 +1,6 @@
 """Who won, as the files say it: one-hot columns, a word, or three probabilities."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,7 +73,9 @@ def parse_labels(cells: Mapping[str, Any], labels: Labels) -> tuple[Target | Non
 
 
 def is_blank(cell: Any) -> bool:
-    return cell is None or (isinstance(cell, str) and not cell.strip())
+    """Return whether a cell holds nothing; NaN is how pandas writes that into a Parquet column of numbers."""
+    is_nan = isinstance(cell, float) and math.isnan(cell)
+    return cell is None or is_nan or (isinstance(cell, str) and not cell.strip())
 
 
 def parse_soft(cells: Sequence[Any]) -> tuple[Target | None, list[Fault]]:

@@ -127,7 +127,7 @@ def main() -> None:
         case_started = time.perf_counter()
         try:
             outcome = check_case(case, folder, tokenizer)
-        except Exception:
+        except Exception:  # a traceback is what is looked for; the next case is tried all the same
             print(f"{folder / case.name} ({', '.join(case.changes)})\n{shorten_traceback()}")
             outcome = Outcome("FAILED")
         faulthandler.cancel_dump_traceback_later()

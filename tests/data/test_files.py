@@ -180,3 +180,10 @@ def test_a_key_that_stands_twice_is_a_bad_line(tmp_path):
     path.write_text(f"{good}\n" + good.replace("}", ', "prompt": "q"}') + "\n")
     (bad,) = read_checked_rows(SourceRequest(path)).set_aside
     assert (bad["kind"], bad["detail"]) == ("bad_line", "no JSON (key 'prompt' stands twice)")
+
+
+def test_a_link_back_into_the_folder_does_not_read_rows_twice(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "rows.csv").write_bytes((HERE / "plain.csv").read_bytes())
+    (tmp_path / "data" / "again").symlink_to(tmp_path / "data")
+    assert [row.id for row in read(tmp_path / "data").rows] == ["1", "2", "3"]

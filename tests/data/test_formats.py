@@ -274,3 +274,28 @@ def test_ids_are_texts_and_numbers(tmp_path, cell, found):
     checked = read_checked_rows(SourceRequest(path))
     assert [one.id for one in checked.rows[1:]] == ([found] if found else [])
     assert [bad["kind"] for bad in checked.set_aside] == ([] if found else ["empty_id"])
+
+
+def test_what_makes_a_label_worthless_does_not_matter_where_none_is_wanted(tmp_path):
+    path = write_json_lines(tmp_path / "pairs.jsonl", PAIR | {"rejected": PAIR["chosen"], "winner": "model_a"})
+    checked = read_checked_rows(SourceRequest(path, with_labels=False), "fail")
+    assert [row.id for row in checked.rows] == ["1"]
+
+
+def test_a_dialogue_beside_an_empty_prompt_column_is_a_dialogue(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text('id,prompt,chosen,rejected\n1,,"Human: Hi\n\nAssistant: Hello","Human: Hi\n\nAssistant: No"\n')
+    (row,) = read_checked_rows(SourceRequest(path, with_labels=False), "fail").rows
+    assert row.turns == (Turn("Hi", "Hello", "No"),)
+
+
+def test_nan_in_a_column_of_numbers_is_an_empty_cell(tmp_path):
+    frame = pd.read_csv(HERE / "soft_beside.csv")
+    frame["id"] = [1.0, 2.0, None]
+    frame.to_parquet(tmp_path / "soft.parquet")
+    checked = read_checked_rows(SourceRequest(tmp_path / "soft.parquet"))
+    assert [(row.id, row.target) for row in checked.rows] == [("1", A), ("2", B)]
+    assert [bad["kind"] for bad in checked.set_aside] == ["empty_id"]
+    assert read("soft_beside.csv").rows[2].target == (0.25, 0.25, 0.5)
+    frame.assign(id=[1, 2, 3]).to_parquet(tmp_path / "soft.parquet")
+    assert read(tmp_path / "soft.parquet").rows[2].target == (0.25, 0.25, 0.5)
