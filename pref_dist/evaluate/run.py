@@ -69,12 +69,13 @@ def evaluate(run_folder: Path, options: EvaluateOptions, overrides: Sequence[str
     config = read_run_config(run_dir, overrides)
     parallel = start_parallel(config.parallel, config.run.deterministic)
     run = restore_run(config, run_dir, options.checkpoint, parallel)
-    table, rows = choose_rows(run, options)
-    parallel.check_agreement({"the rows": table.digest})
     # What will be scored beside the model is opened before the long work, so that it fails at once; by all
     # ranks, since a token cache may have to be built, for which nobody should wait in a collective.
-    prepared = open_training_rows(run, options) if options.baselines else None
-    texts = read_texts(run, prepared, table, rows) if prepared and parallel.is_main else None
+    prepared = open_own_rows(run, options) if options.data is None or options.baselines else None
+    table, rows = choose_rows(run, prepared, options)
+    parallel.check_agreement({"the rows": table.digest})
+    needs_texts = options.baselines and parallel.is_main
+    texts = read_texts(run, prepared, table, rows) if prepared is not None and needs_texts else None
     logits = run.infer(table, rows)
     parallel.stop()
     # From here on rank 0 works alone; the others are done.
@@ -118,9 +119,9 @@ def choose_folder(run_dir: RunDir, options: EvaluateOptions) -> Path:
     return run_dir.evaluations / f"valid_{options.checkpoint}"
 
 
-def choose_rows(run: RestoredRun, options: EvaluateOptions) -> tuple[TokenTable, Rows]:
+def choose_rows(run: RestoredRun, prepared: Prepared | None, options: EvaluateOptions) -> tuple[TokenTable, Rows]:
     if options.data is None:
-        prepared = run.prepare(options.watch_build)
+        assert prepared is not None
         return prepared.valid_table, prepared.valid_rows
     table = run.open_rows(options.data, options.format, watch=options.watch_build)
     if not table.is_labelled:
@@ -144,11 +145,13 @@ def score_reference(path: Path, ids: list[str], target: NDArray[np.float64]) -> 
     return score_probabilities(known.loc[ids].to_numpy(dtype=np.float64), target)
 
 
-def open_training_rows(run: RestoredRun, options: EvaluateOptions) -> Prepared:
-    """Return the run's own rows, on which the baselines are fitted. Raises DataError."""
+def open_own_rows(run: RestoredRun, options: EvaluateOptions) -> Prepared:
+    """Return the run's own rows: to be scored, or for the baselines to be fitted on. Raises DataError."""
     try:
         return run.prepare(options.watch_build)
     except DataError as error:
+        if options.data is None:
+            raise
         raise DataError(
             f"{error}\nThe baselines are fitted on the training rows; --no-baselines goes without."
         ) from error
