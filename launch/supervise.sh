@@ -64,8 +64,8 @@ threads_for() {
 }
 
 check_backend() {
-  case $1 in ddp | zero1 | zero2 | zero3 | zero3_offload) ;;
-  *) misuse "BACKEND is ddp, zero1, zero2, zero3 or zero3_offload, not '$1'" ;;
+  case $1 in ddp | zero1 | zero2 | zero3 | zero3_offload | fsdp2) ;;
+  *) misuse "BACKEND is ddp, zero1, zero2, zero3, zero3_offload or fsdp2, not '$1'" ;;
   esac
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -43,6 +44,23 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, sample_dir: Path) -> Pa
     config = BertConfig(
         vocab_size=TINY_VOCABULARY_SIZE, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
         intermediate_size=64, max_position_embeddings=512,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wide_model(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """The tiny model with an embedding of 72 MB: two ranks have shards to write, for long enough to be killed."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("wide_bert")
+    shutil.copytree(tiny_model, folder, dirs_exist_ok=True)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=280_000, hidden_size=64, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=128,
     )  # fmt: skip
     BertModel(config).save_pretrained(folder)
     return folder

@@ -3,6 +3,7 @@
 import difflib
 import os
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -16,7 +17,8 @@ from pref_dist.cli.prepare import prepare
 from pref_dist.cli.report import report
 from pref_dist.cli.sample import sample
 from pref_dist.cli.train import train
-from pref_dist.errors import PrefDistError
+from pref_dist.errors import CheckpointError, PrefDistError
+from pref_dist.files import DISK_FULL
 
 
 class Program(click.Group):
@@ -67,15 +69,26 @@ def main() -> NoReturn:
         error.show()
         code = error.exit_code
     except PrefDistError as error:
-        click.echo(f"{rank_prefix()}{type(error).__name__}: {error}", err=True)
+        notes = getattr(error, "__notes__", [])
+        say_error("\n".join((f"{type(error).__name__}: {error}", *notes)))
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         code = 130
-    except Exception:  # a bug: shown whole, and the process must still leave without waiting for other ranks
-        sys.excepthook(*sys.exc_info())
-        code = 1
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            say_error(f"The disk has no more room, or a quota or limit is reached: {error}. Make room and start again.")
+            code = CheckpointError.exit_code
+        else:  # a bug: shown whole, and the process must still leave without waiting for other ranks
+            sys.excepthook(*sys.exc_info())
+            code = 1
     leave(code, told or code)
+
+
+def say_error(text: str) -> None:
+    """Say it, if it can be said: on a full disk the log may be full, too, and the exit code must still come through."""
+    with suppress(OSError):
+        click.echo(f"{rank_prefix()}{text}", err=True)
 
 
 def rank_prefix() -> str:
@@ -94,9 +107,15 @@ def leave(code: int, told: int) -> NoReturn:
     if "PREF_DIST_LAUNCH_DIR" in os.environ:
         from pref_dist.runtime.preempt import tell_launcher
 
-        tell_launcher(rank, told)
-    sys.stdout.flush()
-    sys.stderr.flush()
+        try:
+            tell_launcher(rank, told)
+        except OSError:
+            code = code or told  # else a launcher that heard nothing would take a stopped run for a finished one
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = code or 1  # what was to be printed did not come through
     if "torch" in sys.modules and (code != 0 or "RANK" in os.environ):
         os._exit(code)
     sys.exit(code)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from pref_dist.findings import Kind, Policies, Policy
 
-Backend = Literal["single", "ddp", "zero1", "zero2", "zero3", "zero3_offload"]
+Backend = Literal["single", "ddp", "zero1", "zero2", "zero3", "zero3_offload", "fsdp2"]
 Precision = Literal["fp32", "bf16", "fp16"]
 DataFormat = Literal["auto", "lmsys", "plain", "wsdm", "arena", "pairs"]
 SplitMethod = Literal["grouped_hash", "grouped_stratified", "random_stratified"]
@@ -41,7 +41,9 @@ class RunSection(Section):
 
 class ParallelSection(Section):
     backend: Backend | Literal["auto"] = Field(
-        "auto", description="Asserted at start against how the processes were launched; auto takes what is found."
+        "auto",
+        description="Asserted at start against how the processes were launched; auto takes what is found. fsdp2 can "
+        "be asked for wherever ddp would be found.",
     )
     world_size: PositiveInt | Literal["auto"] = Field(
         "auto", description="Number of processes, asserted at start; auto takes what is found."
@@ -160,7 +162,7 @@ class ModelSection(Section):
     head_dropout: Probability = Field(0.0, description="Dropout before the last linear layer.")
     dropout: Probability = Field(0.0, description="Dropout of hidden states and attention in the encoder.")
     weight_dtype: Literal["fp32", "fp64"] = Field(
-        "fp32", description="Type of the master weights; fp64 is for exactness checks (single and ddp only)."
+        "fp32", description="Type of the master weights; fp64 is for exactness checks (single, ddp and fsdp2)."
     )
 
 
@@ -189,6 +191,11 @@ class TrainSection(Section):
     save_every_steps: PositiveInt | None = Field(None, description="Save a checkpoint after so many steps.")
     save_every_minutes: Positive | None = Field(10.0, description="Save when the last checkpoint is older than this.")
     keep_last: PositiveInt = Field(2, description="Newest checkpoints kept; the best one is kept in any case.")
+    async_save: bool = Field(
+        False,
+        description="Write checkpoints while training goes on: each rank first copies its part (up to 12 bytes a "
+        "parameter, shared among the ranks) to the host's memory.",
+    )
     max_skipped_steps: Annotated[int, Field(ge=0)] = Field(
         10, description="Skipped optimiser steps in a row (fp16 overflow) after which the run fails."
     )
@@ -229,6 +236,7 @@ CHANGEABLE = frozenset(
         "train.save_every_steps",
         "train.save_every_minutes",
         "train.keep_last",
+        "train.async_save",
         "train.max_skipped_steps",
         "evaluate.token_budget",
     }

@@ -6,31 +6,27 @@
         model-00000.safetensors ...   parameter name -> fp32 value
         optimizer-00000.safetensors   exp_avg/NAME and exp_avg_sq/NAME; metadata "steps": {NAME: update count}
 
-All ranks write into `step_000400.tmp/`; rank 0 adds the manifest, syncs, renames. So a folder without
-`.tmp` is complete, and what lies in it does not depend on the number of ranks that wrote it.
+        valid_logits.parquet          where this step was the best so far: the run folder's file of that name
+
+All ranks write into `step_000400.tmp/`; rank 0 adds the manifest, syncs, renames (runtime/checkpoint_writer.py).
+So a folder without `.tmp` is complete, and what lies in it does not depend on the number of ranks that wrote it.
 """
 
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
 
 from pref_dist.errors import CheckpointError, DamagedCheckpointError
-from pref_dist.files import describe_file, read_json, sync, write_json
-from pref_dist.runtime.engine import Engine, ParameterState
-from pref_dist.runtime.parallel import Parallel
+from pref_dist.files import describe_file, read_json, sync
+from pref_dist.runtime.engine import Engine
 from pref_dist.runtime.shard_reader import ShardReader
 
 FORMAT_VERSION = 1
-SHARD_BYTES = 1 << 30  # of parameter values; the moments of a shard take twice as much
 
 
 @dataclass(frozen=True)
@@ -53,124 +49,9 @@ def folder_of_step(checkpoints: Path, step: int) -> Path:
     return checkpoints / f"step_{step:06d}"
 
 
-def save_checkpoint(
-    checkpoints: Path,
-    step: int,
-    engine: Engine,
-    progress: dict[str, Any],
-    parallel: Parallel,
-    shard_bytes: int = SHARD_BYTES,
-) -> Path:
-    """Write a whole checkpoint of `step` finished steps; collective. Returns its folder.
-
-    Raises CheckpointError on every rank if any rank could not write; older checkpoints are untouched then.
-    """
-    target = folder_of_step(checkpoints, step)
-    temporary = target.with_name(target.name + ".tmp")
-    agree(parallel, lambda: make_empty(temporary) if parallel.is_main else None)
-    files = agree(parallel, lambda: write_shards(temporary, engine, parallel, shard_bytes))
-    entries = {name: entry for part in files for name, entry in part.items()}
-    agree(parallel, lambda: finish(temporary, target, step, entries, progress) if parallel.is_main else None)
-    return target
-
-
-def agree(parallel: Parallel, work: Callable[[], Any]) -> list[Any]:
-    """Do this rank's part; return all ranks' results, or raise on every rank what went wrong on one."""
-    result, failure = None, ""
-    try:
-        result = work()
-    except OSError as error:
-        failure = f"rank {parallel.rank}: {error}"
-    outcomes = parallel.gather((result, failure))
-    failures = [failure for _, failure in outcomes if failure]
-    if failures:
-        raise CheckpointError(
-            f"The checkpoint could not be written: {'; '.join(failures)}. Older checkpoints are untouched; "
-            "make room or mend the disk and start the same command again."
-        )
-    return [result for result, _ in outcomes]
-
-
-def make_empty(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-
-
-def write_shards(folder: Path, engine: Engine, parallel: Parallel, shard_bytes: int) -> dict[str, dict[str, Any]]:
-    """Write the shards that are this rank's turn; return {file name: {bytes, sha256}}.
-
-    Reading the state is collective, so that every rank walks over all parameters and keeps its own.
-    An error must not keep a rank from the walk: it is raised at the end.
-    """
-    entries: dict[str, dict[str, Any]] = {}
-    failure: OSError | None = None
-    for number, shard in enumerate(split_into_shards(engine.read_state(), parallel, shard_bytes)):
-        if shard and failure is None:
-            try:
-                entries |= write_shard(folder, number, shard)
-            except OSError as error:
-                failure = error
-    if failure is not None:
-        raise failure
-    return entries
-
-
-def split_into_shards(
-    states: Iterator[tuple[str, ParameterState]], parallel: Parallel, shard_bytes: int
-) -> Iterator[dict[str, ParameterState]]:
-    """Yield one dict a shard: filled if it is this rank's to write, else empty (nothing is kept in memory)."""
-    shard: dict[str, ParameterState] = {}
-    size, number = 0, 0
-    for name, state in states:
-        if number % parallel.world_size == parallel.rank:
-            shard[name] = state
-        size += state.value.numel() * state.value.element_size()
-        if size >= shard_bytes:
-            yield shard
-            shard, size, number = {}, 0, number + 1
-    if size:
-        yield shard
-
-
-def write_shard(folder: Path, number: int, shard: dict[str, ParameterState]) -> dict[str, dict[str, Any]]:
-    values = {name: state.value.contiguous() for name, state in shard.items()}
-    moments: dict[str, Tensor] = {}
-    for name, state in shard.items():
-        moments[f"exp_avg/{name}"] = state.exp_avg.contiguous()
-        moments[f"exp_avg_sq/{name}"] = state.exp_avg_sq.contiguous()
-    steps = json.dumps({name: state.step for name, state in shard.items()})
-    return {
-        **write_tensors(folder / f"model-{number:05d}.safetensors", values, {"format": "pt"}),
-        **write_tensors(folder / f"optimizer-{number:05d}.safetensors", moments, {"format": "pt", "steps": steps}),
-    }
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Write and sync one file. Raises OSError, also where safetensors reports a full disk in its own way."""
-    try:
-        save_file(tensors, path, metadata=metadata)
-    except SafetensorError as error:
-        raise OSError(f"{path}: {error}") from error
-    sync(path)
-    return {path.name: describe_file(path)}
-
-
-def finish(
-    temporary: Path, target: Path, step: int, entries: dict[str, dict[str, Any]], progress: dict[str, Any]
-) -> None:
-    """Add progress and manifest, make all of it durable, and give the checkpoint its name."""
-    write_json(temporary / "progress.json", progress)
-    entries = entries | {"progress.json": describe_file(temporary / "progress.json")}
-    write_json(
-        temporary / "manifest.json",
-        {"format_version": FORMAT_VERSION, "step": step, "files": dict(sorted(entries.items()))},
-    )
-    sync(temporary)
-    if target.exists():  # of the same step: damaged, or saved before its evaluation was made up for
-        mark_for_removal(target)
-    os.replace(temporary, target)
-    sync(target.parent)
+def temporary_of(target: Path) -> Path:
+    """Where a checkpoint is until it is complete."""
+    return target.with_name(target.name + ".tmp")
 
 
 def list_steps(checkpoints: Path) -> list[int]:
@@ -258,10 +139,34 @@ def read_weights(checkpoint: Checkpoint, module: torch.nn.Module) -> None:
             parameter.copy_(reader.read_value(name, tuple(parameter.shape)))
 
 
+def name_checkpoint(temporary: Path, target: Path) -> None:
+    """Give a complete checkpoint its name."""
+    if target.exists():  # of the same step: damaged, or saved before its evaluation was made up for
+        mark_for_removal(target)
+    os.replace(temporary, target)
+    sync(target.parent)
+
+
+def recover(checkpoints: Path) -> None:
+    """Name a checkpoint that a crash has left complete but unnamed: its manifest, which is written last, is there.
+
+    Without this a crash while a checkpoint takes the place of another one of the same step could lose both.
+    """
+    for temporary in sorted(checkpoints.glob("step_*[0-9].tmp")):
+        target = temporary.with_suffix("")
+        if (temporary / "manifest.json").is_file() and not target.exists():
+            name_checkpoint(temporary, target)
+
+
 def prune(checkpoints: Path, keep_last: int, best_step: int | None) -> None:
     """Delete all but the newest `keep_last` checkpoints and the best one, and whatever a crash left half-written."""
     for step in list_steps(checkpoints)[:-keep_last]:
         if step != best_step:
             mark_for_removal(folder_of_step(checkpoints, step))
+    remove_leftovers(checkpoints)
+
+
+def remove_leftovers(checkpoints: Path) -> None:
+    """Delete what is half-written or marked for removal. Not while a checkpoint is being written."""
     for leftover in checkpoints.glob("step_*.tmp"):
         shutil.rmtree(leftover)

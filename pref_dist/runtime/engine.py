@@ -1,7 +1,7 @@
 """The one vocabulary for every back-end: what training, evaluation and checkpoints may ask for.
 
-Nothing above this floor knows which back-end runs. `runtime/replicated.py` (single process, DDP)
-and `runtime/zero.py` (DeepSpeed ZeRO) speak it; `runtime/parallel.py` chooses.
+Nothing above this floor knows which back-end runs. `runtime/replicated.py` (single process, DDP),
+`runtime/fsdp.py` (FSDP2) and `runtime/zero.py` (DeepSpeed ZeRO) speak it; `runtime/parallel.py` chooses.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -95,7 +95,10 @@ class Engine(InferenceEngine, Protocol):
         """Dropout off."""
 
     def read_state(self) -> Iterator[tuple[str, ParameterState]]:
-        """Yield (name, whole state) for every parameter, in the model's order, on every rank."""
+        """Yield (name, whole state) for every parameter, in the model's order, on every rank.
+
+        Copies, which later steps leave as they are: a checkpoint is written while training goes on.
+        """
 
     def write_state(self, read: Callable[[str], ParameterState]) -> None:
         """Set every parameter and its optimiser state to `read(name)`, so that training goes on bit for bit."""

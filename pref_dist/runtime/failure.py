@@ -2,7 +2,7 @@
 
 import traceback
 
-from pref_dist.errors import PrefDistError
+from pref_dist.errors import CheckpointError, PrefDistError
 from pref_dist.files import write_json
 from pref_dist.run_dir import RunDir
 
@@ -11,12 +11,16 @@ def record_failure(run_dir: RunDir, rank: int, step: int, error: BaseException, 
     """Write failures/rank_N.json {exit_code, step, error}; mark a run that was under way as failed.
 
     The first rank to fail names the reason in state.json: the others may only have missed that one.
+    Where this cannot be written either, the error itself still ends the process, with its own exit code.
     """
     exit_code = error.exit_code if isinstance(error, PrefDistError) else 1
     text = str(error) if isinstance(error, PrefDistError) else traceback.format_exc()
-    write_json(
-        run_dir.failures / f"rank_{rank}.json",
-        {"exit_code": exit_code, "step": step, "error": f"{type(error).__name__}: {text}"},
-    )
-    if was_running and run_dir.read_state().get("state") != "failed":
-        run_dir.write_state("failed", step, reason=f"rank {rank}: {type(error).__name__}: {str(error)[:500]}")
+    try:
+        write_json(
+            run_dir.failures / f"rank_{rank}.json",
+            {"exit_code": exit_code, "step": step, "error": f"{type(error).__name__}: {text}"},
+        )
+        if was_running and run_dir.read_state().get("state") != "failed":
+            run_dir.write_state("failed", step, reason=f"rank {rank}: {type(error).__name__}: {str(error)[:500]}")
+    except (OSError, CheckpointError) as second:
+        error.add_note(f"Besides, {run_dir.failures} or {run_dir.state} could not be written: {second}")

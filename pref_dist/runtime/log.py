@@ -2,10 +2,11 @@
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from pref_dist.files import write_text
+from pref_dist.files import sync, write_text
 
 
 class Speaker:
@@ -16,8 +17,10 @@ class Speaker:
 
     def say(self, text: str) -> None:
         if self._is_main:
-            self._stream.write(f"{text}\n")
-            self._stream.flush()
+            # A full disk under the log must not end a run on rank 0 alone; what the run needs there says so itself.
+            with suppress(OSError):
+                self._stream.write(f"{text}\n")
+                self._stream.flush()
 
 
 class MetricsLog:
@@ -25,13 +28,33 @@ class MetricsLog:
 
     def __init__(self, path: Path, is_main: bool) -> None:
         self._path, self._is_main = path, is_main
+        self._failure: OSError | None = None
 
     def append(self, record: dict[str, Any]) -> None:
-        """Add one line; numbers that are not finite become null, because JSON has none."""
-        if self._is_main:
+        """Add one line; numbers that are not finite become null, because JSON has none.
+
+        An error of the disk waits for `sync`: rank 0 alone meets it, and all ranks must end by it.
+        """
+        if not self._is_main or self._failure is not None:
+            return
+        try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write(json.dumps({key: finite_or_none(value) for key, value in record.items()}) + "\n")
+        except OSError as error:
+            self._failure = error
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a line could not be added; none is, after that."""
+        return self._failure is not None
+
+    def sync(self) -> None:
+        """Make the lines so far durable. Raises OSError, also for a line that could not be added."""
+        if self._failure is not None:
+            raise self._failure
+        if self._is_main and self._path.exists():
+            sync(self._path)
 
     def cut_back(self, step: int) -> None:
         """Drop every line after `step`, and a last line that a crash cut short."""

@@ -1,4 +1,4 @@
-"""The dynamic loss scale that the DeepSpeed engine uses for fp16, in place of its own."""
+"""The dynamic loss scale for fp16 of FSDP2, and of the DeepSpeed engine in place of its own."""
 
 from torch import Tensor
 

@@ -13,7 +13,7 @@ from pref_dist.errors import ParallelError
 from pref_dist.runtime.engine import Engine, EngineSettings, InferenceEngine
 from pref_dist.runtime.precision import check_precision
 from pref_dist.runtime.replicated import ReplicatedEngine
-from pref_dist.runtime.topology import Topology, check_request, find_topology
+from pref_dist.runtime.topology import Topology, find_topology, settle_topology
 
 T = TypeVar("T")
 
@@ -75,8 +75,8 @@ class Parallel:
         check_precision(settings.precision, self.device)
         if next(module.parameters()).dtype == torch.float64 and (self.topology.is_zero or settings.precision != "fp32"):
             raise ParallelError(
-                f"model.weight_dtype=fp64 runs on single and ddp with train.precision=fp32, not on {self.backend} "
-                f"with {settings.precision}. Set model.weight_dtype=fp32."
+                "model.weight_dtype=fp64 runs on single, ddp and fsdp2 with train.precision=fp32, not on "
+                f"{self.backend} with {settings.precision}. Set model.weight_dtype=fp32."
             )
         if self.topology.is_zero:
             from pref_dist.runtime.zero import build_zero_engine
@@ -85,6 +85,10 @@ class Parallel:
             engine: Engine = build_zero_engine(
                 self.topology.zero_file, module, groups, settings, self.world_size, timeout_seconds
             )
+        elif self.backend == "fsdp2":
+            from pref_dist.runtime.fsdp import FsdpEngine
+
+            engine = FsdpEngine(module, groups, settings, self.device)
         else:
             module.to(self.device)
             engine = ReplicatedEngine(module, self._wrap(module), groups, settings, self.device, self.world_size)
@@ -101,7 +105,7 @@ class Parallel:
         )
 
     def build_inference_engine(self, module: nn.Module, precision: Precision, timeout_seconds: int) -> InferenceEngine:
-        """Put a model on the ranks for evaluation alone: shared among them under ZeRO-3, else whole on each."""
+        """Put a model on the ranks for evaluation alone: shared among them under ZeRO-3 and FSDP2, else whole."""
         check_precision(precision, self.device)
         settings = EngineSettings(precision=precision, clip_norm=None)
         if self.backend in ("zero3", "zero3_offload"):
@@ -109,6 +113,10 @@ class Parallel:
 
             assert self.topology.zero_file is not None
             return build_zero_inference(self.topology.zero_file, module, settings, self.world_size, timeout_seconds)
+        if self.backend == "fsdp2":
+            from pref_dist.runtime.fsdp import FsdpInference
+
+            return FsdpInference(module.eval(), settings, self.device)
         module.to(self.device).eval()
         return ReplicatedEngine(module, module, None, settings, self.device, self.world_size)
 
@@ -129,14 +137,13 @@ def start_parallel(request: ParallelSection, deterministic: bool = False) -> Par
 
     Raises ParallelError if the back-end or the number of ranks is not what was asked for.
     """
-    topology = find_topology(os.environ)
-    check_request(topology, request)
+    topology = settle_topology(find_topology(os.environ), request)
     device = choose_device(topology)
     set_environment(topology, device)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-    if topology.world_size > 1 or topology.is_zero:
+    if topology.world_size > 1 or topology.backend not in ("single", "ddp"):
         connect(topology, device, request.timeout_seconds)
     return Parallel(topology, device)
 
@@ -159,6 +166,8 @@ def set_environment(topology: Topology, device: torch.device) -> None:
     DeepSpeed would be plain DDP under ACCELERATE_USE_CPU=true; DDP would look for GPUs without it.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # As Accelerate sets it, transformers would read the weights on rank 0 alone.
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
     if device.type != "cpu":
         return
     if topology.is_zero:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from types import FrameType
 
@@ -46,10 +47,45 @@ class StopRequest:
         return self._reason
 
 
-def stop_files(run_stop_file: Path) -> tuple[Path, ...]:
-    """Return the files whose appearance asks a run to stop: its own, and the launcher's where there is one."""
+def stop_files(run_stop_file: Path, is_main: bool = True) -> tuple[Path, ...]:
+    """Return the files whose appearance asks a run to stop: its own, and the launcher's where there is one.
+
+    Rank 0 alone watches the run's own: on another machine a file server may still show one that rank 0 has removed.
+    """
     launch_dir = os.environ.get(LAUNCH_DIR_VARIABLE)
-    return (run_stop_file, *((Path(launch_dir) / "stop",) if launch_dir else ()))
+    return (*((run_stop_file,) if is_main else ()), *((Path(launch_dir) / "stop",) if launch_dir else ()))
+
+
+def remove_left_over(stop_file: Path, probe: Path) -> None:
+    """Remove a stop file from before this start; one that was put there while the start was loading counts.
+
+    Compared are times of one clock, that of the run folder's file system, of which `probe`, a file in the same
+    folder, tells the present time. How long ago the start was does not depend on any clock of the day.
+    """
+    probe.touch()
+    start = probe.stat().st_mtime - seconds_since_start()
+    try:
+        if stop_file.stat().st_mtime < start:
+            stop_file.unlink()
+    except FileNotFoundError:
+        return
+
+
+def seconds_since_start() -> float:
+    """How long ago this process was started, or torchrun, which starts it some seconds after the user's command."""
+    under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    return max(seconds_alive(pid) for pid in (os.getpid(), *((os.getppid(),) if under_torchrun else ())))
+
+
+def seconds_alive(pid: int) -> float:
+    stat = Path(f"/proc/{pid}/stat")
+    if not stat.exists():  # not Linux
+        import psutil  # Accelerate needs it, too
+
+        return time.time() - psutil.Process(pid).create_time()
+    # Fields are counted after the name, which may hold blanks: the 22nd of all is the start, in ticks since boot.
+    ticks = int(stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def tell_launcher(rank: int, exit_code: int) -> None:

@@ -1,11 +1,21 @@
 """How the processes were launched, read from the environment, and whether that is what was asked for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pref_dist.config.schema import Backend, ParallelSection
 from pref_dist.errors import ParallelError
+
+# What `accelerate launch` hands on of its fsdp_config, with what is done here whatever it says.
+FSDP_SETTINGS = {
+    "FSDP_VERSION": "2",
+    "FSDP_OFFLOAD_PARAMS": "false",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_ACTIVATION_CHECKPOINTING": "false",
+    "FSDP_ACTIVATION_CHECKPOINTING_OFFLOAD": "false",
+    "FSDP_AUTO_WRAP_POLICY": "none",  # the layers are found without one
+}
 
 
 @dataclass(frozen=True)
@@ -38,13 +48,14 @@ def find_topology(environ: Mapping[str, str]) -> Topology:
                 "Use one of configs/accelerate/zero*.yaml, which name a file under configs/deepspeed/."
             )
         return Topology(find_backend(Path(name)), world_size, rank, local_rank, Path(name))
+    if is_true(environ, "ACCELERATE_USE_FSDP"):
+        check_fsdp_settings(environ)
+        return Topology("fsdp2", world_size, rank, local_rank)
     return Topology("ddp" if world_size > 1 else "single", world_size, rank, local_rank)
 
 
 def check_environment(environ: Mapping[str, str], world_size: int) -> None:
     """Raise ParallelError for launches that would silently do something else than they say."""
-    if is_true(environ, "ACCELERATE_USE_FSDP"):
-        raise ParallelError("FSDP through Accelerate is not supported. Use ddp or zero1, zero2, zero3.")
     mixed = environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if mixed != "no":
         raise ParallelError(
@@ -62,6 +73,30 @@ def check_environment(environ: Mapping[str, str], world_size: int) -> None:
             f"srun started {tasks} tasks (SLURM_STEP_NUM_TASKS={tasks}), but this process sees "
             f"{world_size} rank(s): each would train alone. Start the ranks by slurm/train.sbatch."
         )
+
+
+def check_fsdp_settings(environ: Mapping[str, str]) -> None:
+    """Raise ParallelError if Accelerate's fsdp_config asks for what would not be done."""
+    if "FSDP_VERSION" not in environ:
+        raise ParallelError("Accelerate was asked for FSDP 1. Launch with configs/accelerate/fsdp2.yaml.")
+    for name, done in FSDP_SETTINGS.items():
+        asked = environ.get(name, done)
+        if asked.strip().lower() != done.lower():
+            raise ParallelError(
+                f"The launcher sets {name}={asked}, but parallel.backend=fsdp2 runs with {done}. Launch with "
+                "configs/accelerate/fsdp2.yaml, which leaves all settings to the run config."
+            )
+
+
+def settle_topology(found: Topology, request: ParallelSection) -> Topology:
+    """Return what was found, or FSDP2 where it is asked for: its ranks are started as those of DDP are.
+
+    Raises ParallelError if the back-end or the number of ranks is not what the run config asks for.
+    """
+    if request.backend == "fsdp2" and found.backend == "ddp":
+        found = replace(found, backend="fsdp2")
+    check_request(found, request)
+    return found
 
 
 def check_request(topology: Topology, request: ParallelSection) -> None:

@@ -28,6 +28,7 @@ from pref_dist.models.source import find_model_folder
 from pref_dist.optim import OptimizerSettings, build_parameter_groups
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.checkpoint import Checkpoint
+from pref_dist.runtime.checkpoint_writer import CheckpointWriter, measure_state
 from pref_dist.runtime.engine import Engine, EngineSettings
 from pref_dist.runtime.log import MetricsLog, Speaker
 from pref_dist.runtime.parallel import Parallel
@@ -80,6 +81,7 @@ class Assembled:
     validation: InferenceTask
     metrics_log: MetricsLog
     progress: Progress
+    writer: CheckpointWriter
 
     @property
     def prepared(self) -> Prepared:
@@ -154,12 +156,16 @@ def assemble(
     parallel.check_agreement({name: str(shape) for name, shape, _ in describe_parameters(built.module)})
     layout = BatchLayout(tokenizer.pad_id, built.has_segments)
     validation = build_validation(config, rows.prepared, layout, options.num_rows)
+    writer = CheckpointWriter(
+        run_dir.checkpoints, parallel, measure_state(built.module), config.train.async_save,
+        config.parallel.timeout_seconds,
+    )  # fmt: skip
     engine = build_engine(config, built, parallel)
     speaker.say(describe_run(config, rows.prepared, rows.plan, built, validation, parallel))
     progress = restore(checkpoint, run_dir, engine)
     return Assembled(
         config, run_dir, parallel, speaker, options, rows, built, engine, layout, validation,
-        MetricsLog(run_dir.metrics_log, parallel.is_main), progress,
+        MetricsLog(run_dir.metrics_log, parallel.is_main), progress, writer,
     )  # fmt: skip
 
 

@@ -9,18 +9,15 @@ from pref_dist.data.plan import PlannedStep
 from pref_dist.data.table import TokenTable
 from pref_dist.errors import TrainingError
 from pref_dist.evaluate.infer import infer_logits
-from pref_dist.evaluate.logits_file import write_logits
-from pref_dist.files import write_json
 from pref_dist.losses import cross_entropy, share_of_step
 from pref_dist.metrics import score_logits
 from pref_dist.optim import learning_rate_factor
-from pref_dist.runtime.checkpoint import prune, save_checkpoint
 from pref_dist.runtime.engine import StepOutcome
 from pref_dist.runtime.log import Stopwatch
 from pref_dist.runtime.preempt import StopRequest
 from pref_dist.runtime.rng import seed_dropout
 from pref_dist.train.assemble import Assembled
-from pref_dist.train.resume import describe_progress
+from pref_dist.train.saving import Logits, look_after_files, save, save_is_due, save_is_late
 
 
 def run_steps(run: Assembled, stop: StopRequest) -> str:
@@ -37,17 +34,20 @@ def run_steps(run: Assembled, stop: StopRequest) -> str:
     for planned in run.plan.steps(run.progress.step):
         step_watch.restart()
         loss_share, outcome = take_step(run, planned)
-        asked_to_stop = bool(stop.reason())
-        loss, stops, late = run.parallel.sum(loss_share, asked_to_stop, save_is_late(run, save_watch))
+        asked_to_stop, late = bool(stop.reason()), save_is_late(run, save_watch)
+        writing, unlogged = run.writer.is_writing(), run.metrics_log.has_failed
+        loss, *flags = run.parallel.sum(loss_share, asked_to_stop, late, writing, unlogged)
+        stops, late, writing, unlogged = (flag > 0 for flag in flags)
         run.progress.step = planned.step + 1
         run.progress.seconds += step_watch.seconds()
         record_step(run, planned, loss, outcome, step_watch.seconds())
+        look_after_files(run, writing, unlogged)
         check_skips(run, outcome)
         is_end = run.progress.step == run.plan.num_steps
         # A stop does not wait for an evaluation; the next start makes up for it.
-        is_best = evaluate(run) if evaluation_is_due(run) and not stops else False
-        if is_best or is_end or stops or late or save_is_due(run):
-            save(run)
+        best_logits = evaluate(run) if evaluation_is_due(run) and not stops else None
+        if best_logits is not None or is_end or stops or late or save_is_due(run):
+            save(run, best_logits)
             save_watch.restart()
         if stops and (not is_end or run.progress.evaluated_step < run.progress.step):
             return stop.reason() or "another rank was asked to stop"
@@ -57,8 +57,7 @@ def run_steps(run: Assembled, stop: StopRequest) -> str:
 def catch_up(run: Assembled) -> None:
     """Evaluate the step that the run goes on from, if it was stopped before it could."""
     if run.progress.step > run.progress.evaluated_step and evaluation_is_due(run):
-        evaluate(run)
-        save(run)
+        save(run, evaluate(run))
 
 
 def take_step(run: Assembled, planned: PlannedStep) -> tuple[float, StepOutcome]:
@@ -136,8 +135,8 @@ def evaluation_is_due(run: Assembled) -> bool:
     return int(step / interval) > int((step - 1) / interval)
 
 
-def evaluate(run: Assembled) -> bool:
-    """Score the validation rows on all ranks; return whether this is the best log loss so far."""
+def evaluate(run: Assembled) -> Logits | None:
+    """Score the validation rows on all ranks; return their logits if this is the best log loss so far."""
     watch = Stopwatch()
     run.engine.eval()
     logits = infer_logits(run.validation, run.engine.forward, run.parallel)
@@ -151,31 +150,7 @@ def evaluate(run: Assembled) -> bool:
     )
     run.progress.evaluated_step = run.progress.step
     best = run.progress.best
-    is_best = best is None or scores["log_loss"] < best["log_loss"]
-    if is_best:
-        run.progress.best = scores
-        if run.parallel.is_main:
-            write_logits(run.run_dir.valid_logits, run.valid_table.ids.take(run.validation.rows), logits, target)
-    return is_best
-
-
-def save_is_due(run: Assembled) -> bool:
-    every = run.config.train.save_every_steps
-    return every is not None and run.progress.step % every == 0
-
-
-def save_is_late(run: Assembled, watch: Stopwatch) -> bool:
-    """True on rank 0, whose clock decides, when the last checkpoint is older than save_every_minutes."""
-    minutes = run.config.train.save_every_minutes
-    return run.parallel.is_main and minutes is not None and watch.seconds() > 60.0 * minutes
-
-
-def save(run: Assembled) -> None:
-    """Write a checkpoint of this step, then drop the ones that are no longer kept."""
-    content = describe_progress(run.progress, run.rows.identity, run.engine, run.class_shares)
-    save_checkpoint(run.run_dir.checkpoints, run.progress.step, run.engine, content, run.parallel)
-    if run.parallel.is_main:
-        if run.progress.best is not None:
-            write_json(run.run_dir.best, run.progress.best)
-        run.run_dir.write_state("running", run.progress.step)
-        prune(run.run_dir.checkpoints, run.config.train.keep_last, run.progress.best_step)
+    if best is not None and scores["log_loss"] >= best["log_loss"]:
+        return None
+    run.progress.best = scores
+    return logits

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from pref_dist.config.load import all_keys, build_config, list_changes, read_config_file, render_config, with_values
@@ -9,7 +10,7 @@ from pref_dist.config.schema import RunConfig
 from pref_dist.data.plan import Plan
 from pref_dist.data.prepare import Prepared, digest_rows
 from pref_dist.errors import CheckpointError, ConfigError, PlanError
-from pref_dist.files import write_json, write_text
+from pref_dist.files import render_json, sync, write_bytes, write_json, write_text
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.checkpoint import Checkpoint, drop_newer, find_newest, folder_of_step, read_into
 from pref_dist.runtime.engine import Engine, LossScale
@@ -89,11 +90,13 @@ def write_config(config: RunConfig, run_dir: RunDir) -> None:
 
 
 def remove_run(run_dir: RunDir) -> None:
-    """Delete what an earlier run left, by name: a run folder may hold files that are not ours."""
+    """Delete what an earlier run left, by name: a run folder may hold files that are not ours.
+
+    Not the stop file, which may be meant for this start.
+    """
     folders = (run_dir.checkpoints, run_dir.evaluations, run_dir.failures, run_dir.model_files)
     files = (run_dir.config, run_dir.state, run_dir.metrics_log, run_dir.metrics, run_dir.best, run_dir.valid_logits,
-             run_dir.rows_set_aside, run_dir.findings, run_dir.truncation, run_dir.report,
-             run_dir.stop_file)  # fmt: skip
+             run_dir.rows_set_aside, run_dir.findings, run_dir.truncation, run_dir.report)  # fmt: skip
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     for file in files:
@@ -174,10 +177,35 @@ def cut_back(run_dir: RunDir, progress: Progress) -> None:
     """Take away what came after the checkpoint: it will be done again. Rank 0 only."""
     drop_newer(run_dir.checkpoints, progress.step)
     MetricsLog(run_dir.metrics_log, is_main=True).cut_back(progress.step)
-    if progress.best is None:
+    show_best(run_dir, progress.best)
+
+
+def show_best(run_dir: RunDir, best: dict[str, Any] | None) -> None:
+    """Make best.json and valid_logits.parquet those of the best step, whose checkpoint is in place. Rank 0 only.
+
+    The logits lie in that checkpoint. Those in the run folder go first and come last, so that they never belong to
+    another step than best.json names, whenever a crash comes; the next start brings back what is missing.
+    """
+    if best is not None and is_shown(run_dir, best):
+        return
+    run_dir.valid_logits.unlink(missing_ok=True)
+    if best is None:
         run_dir.best.unlink(missing_ok=True)
-    else:
-        write_json(run_dir.best, progress.best)
+        return
+    sync(run_dir.root)
+    write_json(run_dir.best, best)
+    logits = logits_of_step(run_dir, best["step"])
+    if logits.exists():
+        write_bytes(run_dir.valid_logits, logits.read_bytes())
+
+
+def is_shown(run_dir: RunDir, best: dict[str, Any]) -> bool:
+    files_are_there = run_dir.best.exists() and run_dir.valid_logits.exists()
+    return files_are_there and run_dir.best.read_text(encoding="utf-8") == render_json(best)
+
+
+def logits_of_step(run_dir: RunDir, step: int) -> Path:
+    return folder_of_step(run_dir.checkpoints, step) / run_dir.valid_logits.name
 
 
 def describe_progress(

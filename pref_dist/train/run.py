@@ -16,11 +16,12 @@ from pref_dist.data.prepare import write_audit
 from pref_dist.errors import ConfigError
 from pref_dist.files import read_json, write_json
 from pref_dist.run_dir import RunDir
-from pref_dist.runtime.checkpoint import list_steps
+from pref_dist.runtime.agreement import on_main
+from pref_dist.runtime.checkpoint import list_steps, recover
 from pref_dist.runtime.failure import record_failure
 from pref_dist.runtime.log import Speaker
 from pref_dist.runtime.parallel import Parallel, start_parallel
-from pref_dist.runtime.preempt import StopRequest, stop_files
+from pref_dist.runtime.preempt import StopRequest, remove_left_over, stop_files
 from pref_dist.train.assemble import Assembled, TrainOptions, assemble, plan_rows
 from pref_dist.train.debug import debugging, overfit_one_step, show_run
 from pref_dist.train.loop import run_steps
@@ -32,6 +33,7 @@ from pref_dist.train.resume import (
     settle_config,
     write_config,
 )
+from pref_dist.train.saving import complete_save
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def train(config: RunConfig, options: TrainOptions | None = None) -> TrainResult
     parallel = start_parallel(config.parallel, config.run.deterministic)
     speaker = Speaker(parallel.is_main, sys.stderr if options.lines_to_stderr else sys.stdout)
     with (
-        StopRequest(stop_files(run_dir.stop_file)) as stop,
+        StopRequest(stop_files(run_dir.stop_file, parallel.is_main)) as stop,
         only_one_run(run_dir, parallel),
         failures_recorded(run_dir, parallel) as so_far,
     ):
@@ -77,19 +79,22 @@ def train(config: RunConfig, options: TrainOptions | None = None) -> TrainResult
                 "finished", run_dir.root, state["step"], "before", read_json(run_dir.best), parallel.is_main
             )
         so_far.append(assemble(config, rows, checkpoint, parallel, speaker, options))
-        begin(so_far[0])
+        on_main(parallel, "The run folder", lambda: begin(so_far[0]))
         return carry_out(so_far[0], stop, options)
 
 
 def begin(run: Assembled) -> None:
-    """Make the run folder this run's own. Everything was checked before: a refusal leaves the folder as it was."""
-    if not run.parallel.is_main:
-        return
+    """Make the run folder this run's own; rank 0 only.
+
+    Everything was checked before: a refusal leaves the folder as it was. Raises OSError if there is no room in it.
+    """
     if run.options.is_anew:
         remove_run(run.run_dir)
-    run.run_dir.stop_file.unlink(missing_ok=True)
     shutil.rmtree(run.run_dir.failures, ignore_errors=True)
+    if run.progress.step < run.plan.num_steps:
+        run.writer.check_room()
     write_config(run.config, run.run_dir)
+    remove_left_over(run.run_dir.stop_file, run.run_dir.lock)
     write_audit(run.run_dir, run.prepared)
     keep_model_files(run.rows.folder, run.run_dir)
     cut_back(run.run_dir, run.progress)
@@ -116,7 +121,9 @@ def carry_out(run: Assembled, stop: StopRequest, options: TrainOptions) -> Train
             result = overfit_one_step(run)
             run.run_dir.write_state("stopped", 0, "self-check")
             return TrainResult("finished", run.run_dir.root, 0, "self-check", result)
-        return end_run(run, run_steps(run, stop))
+        reason = run_steps(run, stop)
+        complete_save(run)
+        return end_run(run, reason)
 
 
 def prepare_for_debugging(config: RunConfig, options: TrainOptions) -> RunConfig:
@@ -174,6 +181,8 @@ def failures_recorded(run_dir: RunDir, parallel: Parallel) -> Iterator[list[Asse
 def read_run_dir(run_dir: RunDir, options: TrainOptions) -> tuple[RunConfig | None, dict[str, Any]]:
     """Return the config and the state of the run that is to go on: (None, {}) if there is none. Rank 0 only."""
     state = run_dir.read_state()
+    if not options.is_anew:
+        recover(run_dir.checkpoints)
     if options.is_anew or not (state.get("state") == "finished" or list_steps(run_dir.checkpoints)):
         return None, {}
     return read_saved_config(run_dir), state
@@ -186,11 +195,14 @@ def end_run(run: Assembled, stop_reason: str) -> TrainResult:
         assert run.progress.best is not None, "the end of a run always evaluates"
         metrics = {**run.progress.best, "seconds": run.progress.seconds, "class_shares": run.class_shares}
     state: Literal["finished", "stopped"] = "stopped" if stop_reason else "finished"
-    if run.parallel.is_main:
-        if metrics:
-            write_json(run.run_dir.metrics, metrics)
-        write_config(run.config, run.run_dir)
-        run.run_dir.write_state(state, run.progress.step, stop_reason)
-        run.run_dir.stop_file.unlink(missing_ok=True)
+    on_main(run.parallel, "The end of the run", lambda: write_end(run, state, stop_reason, metrics))
     run.parallel.stop()
     return TrainResult(state, run.run_dir.root, run.progress.step, stop_reason, metrics, run.parallel.is_main)
+
+
+def write_end(run: Assembled, state: Literal["finished", "stopped"], reason: str, metrics: dict[str, Any]) -> None:
+    if metrics:
+        write_json(run.run_dir.metrics, metrics)
+    write_config(run.config, run.run_dir)
+    run.run_dir.write_state(state, run.progress.step, reason)
+    run.run_dir.stop_file.unlink(missing_ok=True)

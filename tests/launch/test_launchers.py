@@ -73,11 +73,13 @@ def single_losses(single_losses_of, launch, write_run) -> list[float]:
     return single_losses_of["default"]
 
 
-def test_node_sh_trains_on_two_ranks_of_zero2(launch, write_run):
-    run_yaml, run_dir = write_run("zero2")
-    launched = launch("node.sh", "zero2", 2, "train", run_yaml)
+@pytest.mark.parametrize("backend", ["zero2", "fsdp2"])
+def test_node_sh_trains_on_two_ranks_that_share_the_model(launch, write_run, single_losses, backend):
+    run_yaml, run_dir = write_run(backend)
+    launched = launch("node.sh", backend, 2, "train", run_yaml)
     check_finishes(launched, run_dir)
-    assert "2 x cpu, zero2" in launched.text()
+    assert f"2 x cpu, {backend}" in launched.text()
+    assert largest_loss_difference(read_losses(run_dir), single_losses) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -198,7 +200,7 @@ def test_a_verb_that_has_nothing_to_save_ends_at_the_first_signal(launch, tmp_pa
     assert launched.end(timeout=5) not in (0, STOPPED)
 
 
-@pytest.mark.parametrize(("backend", "ranks"), [("single", 1), ("ddp", 2), ("zero2", 2)])
+@pytest.mark.parametrize(("backend", "ranks"), [("single", 1), ("ddp", 2), ("zero2", 2), ("fsdp2", 2)])
 def test_accelerate_launch_by_hand_needs_nothing_but_its_config_file(launch, write_run, backend, ranks):
     run_yaml, run_dir = write_run(backend, train={"max_steps": 3})
     accelerate = [sys.executable, "-m", "accelerate.commands.launch"]

@@ -12,6 +12,8 @@ from tests.ranks.launch_ranks import REPO_ROOT, RankResult, run_ranks
 
 def launch_env(backend: str) -> dict[str, str]:
     """What `accelerate launch` sets for a back-end, besides the ranks themselves."""
+    if backend == "fsdp2":
+        return {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}
     if not backend.startswith("zero"):
         return {}
     return {

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.ranks
 CONFIGS = REPO_ROOT / "configs/accelerate"
 SCRIPT = Path(__file__).parent / "accelerate_ranks.py"
 # Of the ZeRO files two are launched: a test below shows that the others are the same. A launch takes seconds.
-WORLD_SIZES = {"single": 1, "ddp": 2, "zero1": 2, "zero2": 2, "zero3": 2, "zero3_offload": 2}
+WORLD_SIZES = {"single": 1, "ddp": 2, "zero1": 2, "zero2": 2, "zero3": 2, "zero3_offload": 2, "fsdp2": 2}
 
 
 def test_there_is_one_config_for_each_backend() -> None:
@@ -25,7 +25,7 @@ def test_the_zero_configs_differ_in_their_deepspeed_file_alone(backend: str) -> 
     assert lines == (CONFIGS / "zero2.yaml").read_text().replace("zero2.json", f"{backend}.json")
 
 
-@pytest.mark.parametrize("backend", ["single", "ddp", "zero2", "zero3_offload"])
+@pytest.mark.parametrize("backend", ["single", "ddp", "zero2", "zero3_offload", "fsdp2"])
 def test_accelerate_launch_starts_the_backend_that_the_file_is_named_after(backend: str, tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"configs/accelerate/{backend}.yaml"]
     port = ["--main_process_port", str(find_free_port())]

@@ -15,6 +15,8 @@ from tests.ranks.run_verb import run_verb
 
 pytestmark = [pytest.mark.ranks, pytest.mark.timeout(400)]
 ROWS = 37
+LAUNCHES = {"single": ("single", 1), "ddp 2": ("ddp", 2), "ddp 3": ("ddp", 3), "fsdp2 2": ("fsdp2", 2)}
+SEVERAL = list(LAUNCHES)[1:]
 
 
 @pytest.fixture(scope="module")
@@ -39,22 +41,21 @@ def trained(tmp_path_factory, sample_dir, tiny_model, cache_dir):
 
 @pytest.fixture(scope="module")
 def outcomes(trained):
-    """(metrics, ids, logits, targets, submission) after evaluate and predict on 1, 2 and 3 ranks."""
+    """(metrics, ids, logits, targets, submission) after evaluate and predict, by the launch that did it."""
     found = {}
-    for world_size in (1, 2, 3):
-        backend = "single" if world_size == 1 else "ddp"
+    for name, (backend, world_size) in LAUNCHES.items():
         data = str(trained / "labelled.csv")
         small = ["--set", "evaluate.token_budget=600"]
         arguments = ["evaluate", str(trained / "run"), "--data", data, "--no-baselines", "--json", *small]
         results = run_verb(backend, world_size, arguments)
         check_ranks_succeeded(results)
         assert all(not result.stdout.strip() for result in results[1:]), "only rank 0 may print"
-        out = trained / f"submission_{world_size}.csv"
+        out = trained / f"submission_{name}.csv"
         check_ranks_succeeded(
             run_verb(backend, world_size, ["predict", str(trained / "run"), "--data", data, "--out", str(out), *small])
         )
         logits = read_logits(trained / "run" / "evaluations" / "labelled" / "logits.parquet")
-        found[world_size] = (json.loads(results[0].stdout), *logits, out.read_bytes())
+        found[name] = (json.loads(results[0].stdout), *logits, out.read_bytes())
     return found
 
 
@@ -70,20 +71,20 @@ def test_no_row_is_missing_none_stands_twice_and_all_are_in_the_order_of_the_fil
     assert all(ids == wanted for _, ids, *_ in outcomes.values())
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_logits_and_metrics_are_the_same_bits_on_any_number_of_ranks(outcomes, world_size):
-    one, many = outcomes[1], outcomes[world_size]
+@pytest.mark.parametrize("launch", SEVERAL)
+def test_logits_and_metrics_are_the_same_bits_on_any_number_of_ranks(outcomes, launch):
+    one, many = outcomes["single"], outcomes[launch]
     assert np.array_equal(one[2], many[2])
     assert one[0] == many[0]
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_the_submission_is_the_same_bytes_on_any_number_of_ranks(outcomes, world_size):
-    assert outcomes[1][4] == outcomes[world_size][4]
+@pytest.mark.parametrize("launch", SEVERAL)
+def test_the_submission_is_the_same_bytes_on_any_number_of_ranks(outcomes, launch):
+    assert outcomes["single"][4] == outcomes[launch][4]
 
 
 def test_the_submission_is_complete_and_rows_set_aside_have_the_class_shares(outcomes, trained):
-    submission = pd.read_csv(trained / "submission_2.csv", dtype={"id": str})
+    submission = pd.read_csv(trained / "submission_ddp 2.csv", dtype={"id": str})
     source = pd.read_csv(trained / "labelled.csv", dtype=str)
     assert submission["id"].tolist() == source["id"].tolist()
     chances = submission[["winner_model_a", "winner_model_b", "winner_tie"]].to_numpy()

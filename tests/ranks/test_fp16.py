@@ -50,7 +50,7 @@ def steps_of(runs, write_run):
     return train
 
 
-@pytest.mark.parametrize(("backend", "world_size"), [("single", 1), ("ddp", 2), ("zero2", 2)])
+@pytest.mark.parametrize(("backend", "world_size"), [("single", 1), ("ddp", 2), ("zero2", 2), ("fsdp2", 2)])
 def test_an_overflow_skips_the_step_and_halves_the_scale_and_clean_steps_double_it(steps_of, backend, world_size):
     steps, output, _ = steps_of(backend, world_size)
     assert steps[0]["skipped"]
@@ -66,7 +66,7 @@ def test_an_overflow_skips_the_step_and_halves_the_scale_and_clean_steps_double_
     assert num_doubled >= 2
 
 
-@pytest.mark.parametrize(("backend", "world_size"), [("ddp", 2), ("zero2", 2)])
+@pytest.mark.parametrize(("backend", "world_size"), [("ddp", 2), ("zero2", 2), ("fsdp2", 2)])
 def test_both_ranks_skip_the_same_steps_as_one(steps_of, backend, world_size):
     one, two = steps_of("single", 1), steps_of(backend, world_size)
     assert [step["skipped"] for step in one[0]] == [step["skipped"] for step in two[0]]
@@ -85,7 +85,7 @@ def test_too_many_skipped_steps_end_the_run_with_the_step_named(write_run):
     assert json.loads((run_dir / "state.json").read_text(encoding="utf-8"))["state"] == "failed"
 
 
-@pytest.mark.parametrize(("backend", "world_size"), [("single", 1), ("ddp", 2), ("zero2", 2)])
+@pytest.mark.parametrize(("backend", "world_size"), [("single", 1), ("ddp", 2), ("zero2", 2), ("fsdp2", 2)])
 def test_bf16_trains_close_to_fp32_with_fp32_weights(write_run, backend, world_size):
     losses = {}
     for precision in ("fp32", "bf16"):

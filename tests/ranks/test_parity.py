@@ -72,14 +72,17 @@ def compare(references, measured, write_run):
     return run
 
 
-@pytest.mark.parametrize(("backend", "world_size"), [("ddp", 3), ("ddp", 4), ("zero1", 2), ("zero2", 2), ("zero3", 2)])
+SHARED = [("zero1", 2), ("zero2", 2), ("zero3", 2), ("fsdp2", 2), ("fsdp2", 3)]
+
+
+@pytest.mark.parametrize(("backend", "world_size"), [("ddp", 3), ("ddp", 4), *SHARED])
 def test_fp32_losses_and_parameters_are_those_of_one_process(compare, backend, world_size):
     losses, parameters = compare("fp32", backend, world_size)
     assert losses <= LOSS_BOUND
     assert parameters <= PARAMETER_BOUND
 
 
-@pytest.mark.parametrize(("backend", "world_size"), [("ddp", 3), ("zero1", 2), ("zero2", 2), ("zero3", 2)])
+@pytest.mark.parametrize(("backend", "world_size"), [("ddp", 3), *SHARED])
 def test_clipping_and_a_head_rate_are_the_same_too(compare, backend, world_size):
     losses, parameters = compare("fp32 clipped", backend, world_size)
     assert losses <= LOSS_BOUND
@@ -87,8 +90,9 @@ def test_clipping_and_a_head_rate_are_the_same_too(compare, backend, world_size)
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_in_float64_a_wrong_normalisation_could_not_hide(compare, world_size):
-    losses, parameters = compare("fp64 clipped", "ddp", world_size)
+@pytest.mark.parametrize("backend", ["ddp", "fsdp2"])
+def test_in_float64_a_wrong_normalisation_could_not_hide(compare, backend, world_size):
+    losses, parameters = compare("fp64 clipped", backend, world_size)
     assert losses <= FP64_BOUND
     assert parameters <= FP64_BOUND
 

@@ -92,6 +92,7 @@ def assert_equals_whole(run_dir, whole):
         ("ddp", 2, signal.SIGUSR1, 1),
         ("zero2", 2, signal.SIGTERM, 1),
         ("zero3", 2, signal.SIGUSR1, 0),
+        ("fsdp2", 2, signal.SIGTERM, 1),
     ],
 )
 def test_a_signal_in_mid_epoch_saves_and_the_same_command_ends_in_the_same_bits(
@@ -220,12 +221,20 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_silently_start_anew(wr
     assert list(run_dir.glob("checkpoints/step_*"))
 
 
-def test_a_run_moves_between_back_ends_and_world_sizes(write_run, whole_run):
+@pytest.mark.parametrize(
+    "stations",
+    [
+        (("single", 1), ("ddp", 3), ("zero3", 2), ("zero1", 2)),
+        (("single", 1), ("fsdp2", 2), ("zero3", 2), ("ddp", 3)),
+    ],
+    ids=lambda stations: " ".join(f"{backend}-{world_size}" for backend, world_size in stations),
+)
+def test_a_run_moves_between_back_ends_and_world_sizes(write_run, whole_run, stations):
     run_yaml, run_dir = write_run("moved", **SETTINGS)
-    for backend, world_size, at_step in (("single", 1, 3), ("ddp", 3, 9), ("zero3", 2, 15)):
+    for (backend, world_size), at_step in zip(stations[:-1], (3, 9, 15), strict=True):
         train_until_signal(run_yaml, run_dir, backend, world_size, signal.SIGTERM, 0, at_step)
         assert state_of(run_dir)["state"] == "stopped"
-    check_ranks_succeeded(run_verb("zero1", 2, ["train", str(run_yaml)]))
+    check_ranks_succeeded(run_verb(*stations[-1], ["train", str(run_yaml)]))
     weights, losses, _ = whole_run("single", 1)
     assert largest_difference(weights, read_weights(run_dir)) <= 1e-6
     assert largest_loss_difference(losses, read_losses(run_dir)) <= 1e-5

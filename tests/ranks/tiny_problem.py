@@ -83,7 +83,7 @@ def factor_of(step: int) -> float:
 
 
 def train_plainly(model: nn.Module, precision: str, clip_norm: float | None) -> Iterator[tuple[float, float]]:
-    """One process, no DeepSpeed: the reference. Yields loss and gradient norm of each step."""
+    """One process, plain torch: the reference. Yields loss and gradient norm of each step."""
     from pref_dist.runtime.precision import autocast_to
 
     optimizer = torch.optim.AdamW(build_groups(model), betas=(0.9, 0.999), eps=1e-8, fused=True)
@@ -93,7 +93,7 @@ def train_plainly(model: nn.Module, precision: str, clip_norm: float | None) -> 
         for batch in plan_step(step):
             with autocast_to(precision, torch.device("cpu")):
                 logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-            loss = loss_share(logits.float(), batch, step)
+            loss = loss_share(logits if logits.dtype == torch.float64 else logits.float(), batch, step)
             loss.backward()
             total += loss.item()
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):

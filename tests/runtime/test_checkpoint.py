@@ -1,9 +1,11 @@
 """Checkpoints on disk: whole or not there, the same content however they were cut, damage named."""
 
 import json
+import time
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from pref_dist.errors import CheckpointError
@@ -14,8 +16,9 @@ from pref_dist.runtime.checkpoint import (
     open_checkpoint,
     prune,
     read_into,
-    save_checkpoint,
+    recover,
 )
+from pref_dist.runtime.checkpoint_writer import CheckpointWriter, measure_state
 from pref_dist.runtime.engine import EngineSettings
 from pref_dist.runtime.parallel import Parallel
 from pref_dist.runtime.replicated import ReplicatedEngine
@@ -48,13 +51,23 @@ def take_steps(module, engine, count):
         engine.step(1.0)
 
 
+def build_writer(folder, engine_bytes=0, in_background=False):
+    return CheckpointWriter(folder, ALONE, engine_bytes, in_background, timeout_seconds=60, shard_bytes=100)
+
+
+def save(folder, step, engine, progress):
+    writer = build_writer(folder)
+    writer.save(step, engine, progress, {})
+    return writer.complete()
+
+
 @pytest.fixture
 def saved(tmp_path):
     """Checkpoints of steps 1, 2 and 3 of one engine."""
     module, engine = build_engine(0)
     for step in (1, 2, 3):
         take_steps(module, engine, 1)
-        save_checkpoint(tmp_path, step, engine, {"note": step}, ALONE, shard_bytes=100)
+        save(tmp_path, step, engine, {"note": step})
     return tmp_path, module, engine
 
 
@@ -88,7 +101,7 @@ def test_damaged_newer_checkpoints_never_push_out_good_ones(saved):
     folder, _, engine = saved
     (folder / "step_000003" / "manifest.json").unlink()
     drop_newer(folder, find_newest(folder, print).step)
-    save_checkpoint(folder, 4, engine, {}, ALONE)
+    save(folder, 4, engine, {})
     prune(folder, keep_last=2, best_step=None)
     assert list_steps(folder) == [2, 4]
 
@@ -127,7 +140,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_others_as_they_are(saved
     folder, _, engine = saved
     (folder / "step_000004.tmp").write_text("a file where a folder must be made")
     with pytest.raises(CheckpointError, match=r"could not be written: rank 0.*Older checkpoints are untouched"):
-        save_checkpoint(folder, 4, engine, {}, ALONE)
+        save(folder, 4, engine, {})
     assert list_steps(folder) == [1, 2, 3]
     assert find_newest(folder, print).step == 3
 
@@ -139,3 +152,62 @@ def test_a_checkpoint_of_another_model_is_refused(saved):
     engine = ReplicatedEngine(module, module, groups, EngineSettings("fp32", 1.0), ALONE.device, 1)
     with pytest.raises(CheckpointError, match="holds no 'weight': it belongs to another model"):
         read_into(open_checkpoint(folder / "step_000003"), engine)
+
+
+def test_what_is_written_in_the_background_is_the_state_of_its_step_although_training_goes_on(saved, tmp_path):
+    folder, module, engine = saved
+    in_background = build_writer(tmp_path / "background", in_background=True)
+    in_background.save(3, engine, {"note": 3}, {"extra.bin": b"kept"})
+    take_steps(module, engine, 5)
+    assert in_background.complete() == tmp_path / "background" / "step_000003"
+    written, expected = (open_checkpoint(place / "step_000003") for place in (tmp_path / "background", folder))
+    assert (written.folder / "extra.bin").read_bytes() == b"kept"
+    names = sorted(name for name in expected.manifest["files"] if name.endswith(".safetensors"))
+    assert sorted(written.manifest["files"]) == sorted([*names, "extra.bin", "progress.json"])
+    for name in names:
+        ours, theirs = load_file(written.folder / name), load_file(expected.folder / name)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_checkpoint_under_way_is_not_the_newest_before_it_is_complete(saved):
+    folder, _, engine = saved
+    writer = build_writer(folder, in_background=True)
+    assert writer.complete() is None
+    writer.save(4, engine, {}, {})
+    while writer.is_writing():
+        time.sleep(0.001)
+    assert list_steps(folder) == [1, 2, 3]
+    writer.complete()
+    assert list_steps(folder) == [1, 2, 3, 4]
+
+
+def test_an_error_in_the_background_comes_out_when_the_checkpoint_is_completed(saved):
+    folder, _, engine = saved
+    writer = build_writer(folder, in_background=True)
+    writer.save(4, engine, {}, {"no_such_folder/file": b"", "progress.json": b"{}"})
+    (folder / "step_000004.tmp").rename(folder / "elsewhere")  # under the writer's hands, before or after it began
+    with pytest.raises(CheckpointError, match="The checkpoint of step 4 could not be written: rank 0"):
+        writer.complete()
+    assert list_steps(folder) == [1, 2, 3]
+    assert not (folder / "step_000004.tmp").exists()
+
+
+def test_a_checkpoint_for_which_there_is_no_room_is_not_begun(saved):
+    folder, module, engine = saved
+    assert measure_state(module) == 3 * 4 * (4 * 8 + 8 + 8 * 3 + 3)
+    writer = build_writer(folder, engine_bytes=10**18)
+    with pytest.raises(CheckpointError, match=r"step 4 .* 1000000.0 TB are needed, and .* free .*train.keep_last"):
+        writer.save(4, engine, {}, {})
+    assert sorted(path.name for path in folder.iterdir()) == ["step_000001", "step_000002", "step_000003"]
+
+
+def test_a_complete_checkpoint_that_a_crash_left_unnamed_gets_its_name_and_no_other_does(saved):
+    """A crash while step 3 takes the place of an older step 3 must not lose both."""
+    folder, *_ = saved
+    (folder / "step_000003").rename(folder / "step_000003.tmp")
+    (folder / "step_000002").rename(folder / "step_000002.tmp")
+    (folder / "step_000002.tmp" / "manifest.json").unlink()
+    recover(folder)
+    assert list_steps(folder) == [1, 3]
+    assert find_newest(folder, print).step == 3

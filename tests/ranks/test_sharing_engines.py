@@ -1,4 +1,4 @@
-"""runtime/zero.py: DeepSpeed on real ranks trains as one plain process does, and goes on bit for bit.
+"""runtime/zero.py, runtime/fsdp.py: what shares a model trains as one plain process does, and goes on bit for bit.
 
 One launch gives the figures of many tests, because it takes some ten seconds.
 """
@@ -14,8 +14,8 @@ import torch
 from tests.ranks.launch_ranks import check_ranks_succeeded, run_ranks
 
 pytestmark = pytest.mark.ranks
-SCRIPT = Path(__file__).parent / "zero_engine_ranks.py"
-BACKENDS = ("zero1", "zero2", "zero3", "zero3_offload")
+SCRIPT = Path(__file__).parent / "sharing_engine_ranks.py"
+BACKENDS = ("zero1", "zero2", "zero3", "zero3_offload", "fsdp2")
 BUILD_TIMEOUT = 280.0  # DeepSpeed compiles its CPU parts where the cache of torch extensions is empty
 needs_fp16 = pytest.mark.skipif(
     not torch.ops.mkldnn._is_mkldnn_fp16_supported(), reason="this CPU has no fp16 arithmetic (avx512_fp16)"
@@ -23,10 +23,12 @@ needs_fp16 = pytest.mark.skipif(
 RUNS = [
     *((backend, "fp32") for backend in BACKENDS),
     ("zero3", "bf16"),
+    ("fsdp2", "bf16"),
     pytest.param("zero1", "fp16", marks=needs_fp16),
     pytest.param("zero3", "fp16", marks=needs_fp16),
+    pytest.param("fsdp2", "fp16", marks=needs_fp16),
 ]
-FP16_RUNS = RUNS[-2:]
+FP16_RUNS = RUNS[-3:]
 # (loss, parameter): fp32 is the bound of the project; the fp16 engine also rounds weights and norms, which plain
 # autocast does not, so that AdamW moves parameters with gradients near zero the other way.
 BOUNDS = {"fp32": (1e-5, 1e-6), "bf16": (1e-5, 1e-6), "fp16": (1e-4, 5e-4)}
@@ -56,7 +58,7 @@ def launch(backend: str, world_size: int, out: Path, args: list[str]) -> list[di
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    return Runs(tmp_path_factory.mktemp("zero"))
+    return Runs(tmp_path_factory.mktemp("sharing"))
 
 
 @pytest.mark.parametrize(("backend", "precision"), RUNS)
@@ -94,7 +96,10 @@ def test_it_describes_what_was_asked_for(runs: Runs, backend: str, precision: st
         assert asked.items() <= rank["describe"].items()
 
 
-@pytest.mark.parametrize(("source", "backend", "world_size"), [("zero3", "zero1", 1), ("zero1", "zero3", 3)])
+@pytest.mark.parametrize(
+    ("source", "backend", "world_size"),
+    [("zero3", "zero1", 1), ("zero1", "zero3", 3), ("fsdp2", "zero3", 2), ("zero3", "fsdp2", 4), ("fsdp2", "fsdp2", 1)],
+)
 def test_another_backend_on_another_number_of_ranks_goes_on_from_what_was_read(
     runs: Runs, tmp_path: Path, source: str, backend: str, world_size: int
 ) -> None:
@@ -129,7 +134,8 @@ def test_a_step_in_which_the_fp16_scale_grows_uses_the_whole_gradient(runs: Runs
         assert rank["loss_scale"]["growing_difference"] < 1e-3
 
 
-def test_shared_weights_evaluate_without_an_optimiser(runs: Runs) -> None:
-    for rank in runs.figures("zero3", "fp32"):
+@pytest.mark.parametrize("backend", ["zero3", "fsdp2"])
+def test_shared_weights_evaluate_without_an_optimiser(runs: Runs, backend: str) -> None:
+    for rank in runs.figures(backend, "fp32"):
         assert rank["inference"]["logit_difference"] <= 1e-6
-        assert rank["inference"]["describe"]["backend"] == "zero3"
+        assert rank["inference"]["describe"]["backend"] == backend

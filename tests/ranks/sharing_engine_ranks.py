@@ -1,4 +1,4 @@
-"""What one rank does in test_zero_engine.py: train a tiny BERT by a ZeRO engine and compare with plain torch.
+"""What one rank does in test_sharing_engines.py: train a tiny BERT by an engine and compare with plain torch.
 
 Writes its figures to OUT/rank_N.json; the test holds the bounds.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tests.ranks.run_verb import launch_env
 from tests.ranks.tiny_problem import (
     NUM_STEPS,
     build_groups,
@@ -92,8 +93,10 @@ class Session:
         from pref_dist.config.schema import ParallelSection
         from pref_dist.runtime.parallel import start_parallel
 
-        zero_file = write_zero_file(backend, out / f"zero_{os.environ['RANK']}.json")
-        os.environ |= {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(zero_file)}
+        os.environ |= launch_env(backend)
+        if backend != "fsdp2":
+            zero_file = write_zero_file(backend, out / f"zero_{os.environ['RANK']}.json")
+            os.environ["ACCELERATE_DEEPSPEED_CONFIG_FILE"] = str(zero_file)
         self.parallel = start_parallel(ParallelSection(backend=backend, timeout_seconds=60))
         self.precision = precision
 
@@ -220,12 +223,7 @@ def compare_growing(session: Session) -> float:
 
 def check_inference(session: Session) -> dict[str, Any]:
     """Evaluate without an optimiser: the same logits as the plain model gives?"""
-    from pref_dist.runtime.engine import EngineSettings
-    from pref_dist.runtime.zero import build_zero_inference
-
-    zero_file = Path(os.environ["ACCELERATE_DEEPSPEED_CONFIG_FILE"])
-    settings = EngineSettings(session.precision, None)
-    engine = build_zero_inference(zero_file, build_model(0), settings, session.parallel.world_size, 60)
+    engine = session.parallel.build_inference_engine(build_model(0), session.precision, 60)
     plain, differences = build_model(0).eval(), []
     with torch.no_grad():
         for batch in micro_batches_of(3, session.parallel.rank, session.parallel.world_size):
@@ -253,7 +251,7 @@ def main() -> None:
         figures["resume"] = check_resume(session, engine, arguments.clip, arguments.out)
         if arguments.precision == "fp16":
             figures["loss_scale"] = check_loss_scale(session)
-        if arguments.backend == "zero3":
+        if arguments.backend in ("zero3", "fsdp2"):
             figures["inference"] = check_inference(session)
     (arguments.out / f"rank_{session.parallel.rank}.json").write_text(json.dumps(figures))
     session.parallel.stop()
