@@ -6,9 +6,11 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python=${PYTHON:-python3}
+# Inside .venv: clones that shared torch's own folder would build for each other, again and again.
+export TORCH_EXTENSIONS_DIR=${TORCH_EXTENSIONS_DIR:-$PWD/.venv/torch_extensions}
 requirements=$(cat setup.cfg pyproject.toml constraints.txt launch/install.sh | sha256sum | cut -c1-16)
 stamp=.venv/.installed-$requirements
-ops_stamp=.venv/.ops-$requirements-$(sha256sum <<<"${TORCH_EXTENSIONS_DIR:-}" | cut -c1-8)
+ops_stamp=.venv/.ops-$requirements-$(sha256sum <<<"$TORCH_EXTENSIONS_DIR" | cut -c1-8)
 
 check_machine() {
   if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
@@ -36,8 +38,8 @@ install_packages() {
 }
 
 # On a CPU DeepSpeed compiles two operators at their first use, 1 to 2 minutes each, and ranks would wait for each
-# other. Torch keeps them outside .venv, one for all clones of a user, and compiles anew where another clone's sources
-# ask for them. The stamp names the two files.
+# other. In a folder that clones share, torch compiles anew where another clone's sources ask for them, so what is
+# there must be this .venv's. The stamp names the two files.
 ops_are_built() {
   local built
   [ -s "$ops_stamp" ] || return 1

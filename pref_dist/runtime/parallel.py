@@ -1,7 +1,9 @@
 """The processes of a run: starting them up, checking that they are what was asked for, talking among them."""
 
 import os
+import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -172,6 +174,9 @@ def set_environment(topology: Topology, device: torch.device) -> None:
         return
     if topology.is_zero:
         os.environ["DS_ACCELERATOR"] = "cpu"
+        built = Path(sys.prefix) / "torch_extensions"  # by launch/install.sh
+        if built.is_dir():
+            os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(built))
         os.environ.pop("ACCELERATE_USE_CPU", None)
     else:
         os.environ["ACCELERATE_USE_CPU"] = "true"

@@ -27,7 +27,8 @@ class Launched:
         self.output = output
         with output.open("wb") as file:
             self.process = psutil.Popen(
-                [str(part) for part in command],
+                # Tests that were started in the background inherit an ignored Ctrl-C, which no shell can trap.
+                ["env", "--default-signal=INT", *(str(part) for part in command)],
                 cwd=cwd,
                 env=env,
                 stdin=subprocess.DEVNULL,
