@@ -42,8 +42,7 @@ def program() -> None:
 
     \b
     pref-dist sample DATA                 make a data set whose best log loss is known
-    pref-dist inspect DATA                check and describe a data set
-    pref-dist inspect DATA                look at any data set before training on it
+    pref-dist inspect DATA                check and describe any data set before training on it
     pref-dist train RUN.yaml              train (starting it again goes on)
     pref-dist evaluate RUN_DIR --data F   score it
     pref-dist predict RUN_DIR --data F --out submission.csv

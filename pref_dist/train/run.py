@@ -59,8 +59,15 @@ def train(config: RunConfig, options: TrainOptions | None = None) -> TrainResult
     """
     options = options or TrainOptions()
     config = prepare_for_debugging(config, options)
-    run_dir = RunDir(Path(config.run.dir))
     parallel = start_parallel(config.parallel, config.run.deterministic)
+    result = train_among(parallel, config, options)
+    parallel.stop()
+    return result
+
+
+def train_among(parallel: Parallel, config: RunConfig, options: TrainOptions) -> TrainResult:
+    """`train` among ranks that are connected already, so that several runs may follow each other in one process."""
+    run_dir = RunDir(Path(config.run.dir))
     speaker = Speaker(parallel.is_main, sys.stderr if options.lines_to_stderr else sys.stdout)
     with (
         StopRequest(stop_files(run_dir.stop_file, parallel.is_main)) as stop,
@@ -74,7 +81,6 @@ def train(config: RunConfig, options: TrainOptions | None = None) -> TrainResult
         if not options.is_anew:
             checkpoint = find_checkpoint(run_dir, rows.identity, rows.plan, parallel, speaker, options.accept_changes)
         if state.get("state") == "finished" and not options.accept_changes:
-            parallel.stop()
             return TrainResult(
                 "finished", run_dir.root, state["step"], "before", read_json(run_dir.best), parallel.is_main
             )
@@ -196,7 +202,6 @@ def end_run(run: Assembled, stop_reason: str) -> TrainResult:
         metrics = {**run.progress.best, "seconds": run.progress.seconds, "class_shares": run.class_shares}
     state: Literal["finished", "stopped"] = "stopped" if stop_reason else "finished"
     on_main(run.parallel, "The end of the run", lambda: write_end(run, state, stop_reason, metrics))
-    run.parallel.stop()
     return TrainResult(state, run.run_dir.root, run.progress.step, stop_reason, metrics, run.parallel.is_main)
 
 
