@@ -57,4 +57,10 @@ class ModelError(PrefDistError):
     exit_code = 8
 
 
+class OutOfMemoryError(PrefDistError):
+    """A micro-batch does not fit in the memory of a rank."""
+
+    exit_code = 9
+
+
 STOPPED_EXIT_CODE = 75  # EX_TEMPFAIL: stopped on request, start the same command again to go on

@@ -60,6 +60,11 @@ class RunDir:
         return self.root / "truncation.json"
 
     @property
+    def fitted_budgets(self) -> Path:
+        """Token budgets that a lack of memory has made smaller (train/memory.py)."""
+        return self.root / "fitted_budgets.json"
+
+    @property
     def report(self) -> Path:
         return self.root / "report.html"
 

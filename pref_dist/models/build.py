@@ -37,6 +37,12 @@ class BuiltModel:
     new_names: tuple[str, ...]
     has_segments: bool
 
+    @property
+    def input_embeddings(self) -> nn.Module:
+        """The table of token embeddings; its output is (R, T, H)."""
+        table: nn.Module = self.module.get_input_embeddings()  # type: ignore[operator]
+        return table
+
 
 def build_model(settings: ModelSection, folder: Path, max_tokens: int, vocab_size: int, seed: int) -> BuiltModel:
     """Load the encoder from `folder` with a new head, or with random weights if settings.from_scratch.

@@ -36,6 +36,11 @@ class SegmentClassifier(nn.Module):
         """Return the names of the head's parameters, which no weight file holds."""
         return {f"classifier.{name}" for name, _ in self.classifier.named_parameters()}
 
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the table of token embeddings, as transformers' own classes do."""
+        table: nn.Module = self.get_submodule(self.base_model_prefix).get_input_embeddings()  # type: ignore[operator]
+        return table
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor, segment_ends: Tensor) -> SequenceClassifierOutput:
         """Return logits (R, C); input_ids and attention_mask are (R, T), segment_ends (R, S) exclusive ends."""
         encoder = self.get_submodule(self.base_model_prefix)

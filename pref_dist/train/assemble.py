@@ -115,6 +115,7 @@ class PlannedRows:
     prepared: Prepared
     plan: Plan
     identity: Identity
+    evaluation_budget: int
 
 
 def plan_rows(config: RunConfig, parallel: Parallel, limit: int | None, watch: BuildWatch | None = None) -> PlannedRows:
@@ -129,7 +130,7 @@ def plan_rows(config: RunConfig, parallel: Parallel, limit: int | None, watch: B
     plan = build_plan(config, prepared, limit)
     identity = identify(prepared, plan)
     parallel.check_agreement({f"the rows ({key})": str(value) for key, value in asdict(identity).items()})
-    return PlannedRows(folder, prepared, plan, identity)
+    return PlannedRows(folder, prepared, plan, identity, config.evaluate.token_budget)
 
 
 def check_template(config: RunConfig) -> None:
@@ -155,7 +156,7 @@ def assemble(
     built = build_model(config.model, rows.folder, config.data.max_tokens, tokenizer.vocab_size, config.run.seed)
     parallel.check_agreement({name: str(shape) for name, shape, _ in describe_parameters(built.module)})
     layout = BatchLayout(tokenizer.pad_id, built.has_segments)
-    validation = build_validation(config, rows.prepared, layout, options.num_rows)
+    validation = build_validation(rows, layout, options.num_rows)
     writer = CheckpointWriter(
         run_dir.checkpoints, parallel, measure_state(built.module), config.train.async_save,
         config.parallel.timeout_seconds,
@@ -192,12 +193,10 @@ def take_first(rows: Rows, limit: int | None) -> Rows:
     return rows if limit is None else rows[:limit]
 
 
-def build_validation(
-    config: RunConfig, prepared: Prepared, layout: BatchLayout, limit: int | None = None
-) -> InferenceTask:
-    rows = take_first(prepared.valid_rows, limit)
-    table = prepared.valid_table
-    return InferenceTask(table, rows, table.lengths[rows], layout, config.evaluate.token_budget)
+def build_validation(planned: PlannedRows, layout: BatchLayout, limit: int | None = None) -> InferenceTask:
+    rows = take_first(planned.prepared.valid_rows, limit)
+    table = planned.prepared.valid_table
+    return InferenceTask(table, rows, table.lengths[rows], layout, planned.evaluation_budget)
 
 
 def build_engine(config: RunConfig, built: BuiltModel, parallel: Parallel) -> Engine:

@@ -4,20 +4,19 @@ from typing import Any
 
 import numpy as np
 
-from pref_dist.data.batches import build_batch
 from pref_dist.data.plan import PlannedStep
-from pref_dist.data.table import TokenTable
-from pref_dist.errors import TrainingError
 from pref_dist.evaluate.infer import infer_logits
-from pref_dist.losses import cross_entropy, share_of_step
 from pref_dist.metrics import score_logits
 from pref_dist.optim import learning_rate_factor
 from pref_dist.runtime.engine import StepOutcome
 from pref_dist.runtime.log import Stopwatch
 from pref_dist.runtime.preempt import StopRequest
-from pref_dist.runtime.rng import seed_dropout
 from pref_dist.train.assemble import Assembled
+from pref_dist.train.memory import within_budget
+from pref_dist.train.rehearsal import rehearse
 from pref_dist.train.saving import Logits, look_after_files, save, save_is_due, save_is_late
+from pref_dist.train.skips import check_skips
+from pref_dist.train.step import take_step
 
 
 def run_steps(run: Assembled, stop: StopRequest) -> str:
@@ -31,18 +30,20 @@ def run_steps(run: Assembled, stop: StopRequest) -> str:
     if stops:
         return stop.reason() or "another rank was asked to stop"
     catch_up(run)
+    if run.progress.step < run.plan.num_steps:
+        rehearse(run)
     for planned in run.plan.steps(run.progress.step):
         step_watch.restart()
-        loss_share, outcome = take_step(run, planned)
+        taken = take_step(run, planned)
         asked_to_stop, late = bool(stop.reason()), save_is_late(run, save_watch)
         writing, unlogged = run.writer.is_writing(), run.metrics_log.has_failed
-        loss, *flags = run.parallel.sum(loss_share, asked_to_stop, late, writing, unlogged)
+        loss, *flags = run.parallel.sum(taken.loss_share, asked_to_stop, late, writing, unlogged)
         stops, late, writing, unlogged = (flag > 0 for flag in flags)
         run.progress.step = planned.step + 1
         run.progress.seconds += step_watch.seconds()
-        record_step(run, planned, loss, outcome, step_watch.seconds())
+        record_step(run, planned, loss, taken.outcome, step_watch.seconds())
         look_after_files(run, writing, unlogged)
-        check_skips(run, outcome)
+        check_skips(run, planned, taken)
         is_end = run.progress.step == run.plan.num_steps
         # A stop does not wait for an evaluation; the next start makes up for it.
         best_logits = evaluate(run) if evaluation_is_due(run) and not stops else None
@@ -58,29 +59,6 @@ def catch_up(run: Assembled) -> None:
     """Evaluate the step that the run goes on from, if it was stopped before it could."""
     if run.progress.step > run.progress.evaluated_step and evaluation_is_due(run):
         save(run, evaluate(run))
-
-
-def take_step(run: Assembled, planned: PlannedStep) -> tuple[float, StepOutcome]:
-    """Run this rank's micro-batches and update; return this rank's share of the loss, and the outcome."""
-    config, plan = run.config, run.plan
-    micro_batches = planned.for_rank(run.parallel.rank, run.parallel.world_size)
-    global_weight = weigh_step(run.train_table, planned)
-    loss_share = 0.0
-    for place, micro_batch in enumerate(micro_batches):
-        batch = build_batch(run.train_table, micro_batch, run.layout).to(run.parallel.device)
-        seed_dropout(config.run.seed, planned.epoch, planned.index, micro_batch.index)
-        is_last = place == len(micro_batches) - 1
-        row_losses = cross_entropy(run.engine.forward(batch.inputs, is_last), batch.target)
-        loss = share_of_step(row_losses, batch.weight, global_weight=global_weight)
-        run.engine.backward(loss, is_last)
-        loss_share += float(loss.detach())
-    factor = learning_rate_factor(planned.step, plan.num_steps, config.train.warmup_fraction, config.train.schedule)
-    return loss_share, run.engine.step(factor)
-
-
-def weigh_step(table: TokenTable, planned: PlannedStep) -> float:
-    """Return the sum of the weights of all the step's rows, on whichever rank they are."""
-    return float(sum(table.weights[micro_batch.rows].sum() for micro_batch in planned.micro_batches))
 
 
 def record_step(run: Assembled, planned: PlannedStep, loss: float, outcome: StepOutcome, seconds: float) -> None:
@@ -108,20 +86,6 @@ def record_step(run: Assembled, planned: PlannedStep, loss: float, outcome: Step
         run.options.show_step(record)
 
 
-def check_skips(run: Assembled, outcome: StepOutcome) -> None:
-    """Count skipped steps; raise TrainingError when they no longer look like a loss scale finding its place."""
-    run.progress.skipped_in_row = run.progress.skipped_in_row + 1 if outcome.skipped else 0
-    limit = run.config.train.max_skipped_steps
-    if outcome.skipped:
-        run.speaker.say(f"Step {run.progress.step} was skipped: its gradient is not finite ({outcome.grad_norm}).")
-    if run.progress.skipped_in_row > limit:
-        raise TrainingError(
-            f"{run.progress.skipped_in_row} steps in a row (up to step {run.progress.step}) had a gradient that is not "
-            f"finite, more than train.max_skipped_steps={limit}. Lower train.learning_rate, set train.clip_norm, "
-            "or use another train.precision; the last checkpoint is from before them."
-        )
-
-
 def evaluation_is_due(run: Assembled) -> bool:
     """True at the end, after every `every_steps` steps and whenever another `every_epochs` epochs are full."""
     settings, step = run.config.evaluate, run.progress.step
@@ -139,7 +103,8 @@ def evaluate(run: Assembled) -> Logits | None:
     """Score the validation rows on all ranks; return their logits if this is the best log loss so far."""
     watch = Stopwatch()
     run.engine.eval()
-    logits = infer_logits(run.validation, run.engine.forward, run.parallel)
+    with within_budget(run, "evaluate.token_budget"):
+        logits = infer_logits(run.validation, run.engine.forward, run.parallel)
     run.engine.train()
     target = run.valid_table.targets[run.validation.rows]
     scores = {"step": run.progress.step, **score_logits(logits.astype(np.float64), target)}

@@ -24,11 +24,13 @@ class Progress:
     """Everything about a run that is not in the weights; saved with each checkpoint.
 
     step: optimiser steps done. evaluated_step: the last one after which was evaluated.
+    skipped_steps: steps that changed nothing, because a gradient was not finite; skipped_in_row: the latest of them.
     best: {step, log_loss, accuracy, num_rows} of the best evaluation so far.
     """
 
     step: int = 0
     skipped_in_row: int = 0
+    skipped_steps: int = 0
     best: dict[str, Any] | None = None
     evaluated_step: int = 0
     seconds: float = 0.0
@@ -96,7 +98,8 @@ def remove_run(run_dir: RunDir) -> None:
     """
     folders = (run_dir.checkpoints, run_dir.evaluations, run_dir.failures, run_dir.model_files)
     files = (run_dir.config, run_dir.state, run_dir.metrics_log, run_dir.metrics, run_dir.best, run_dir.valid_logits,
-             run_dir.rows_set_aside, run_dir.findings, run_dir.truncation, run_dir.report)  # fmt: skip
+             run_dir.rows_set_aside, run_dir.findings, run_dir.truncation, run_dir.report,
+             run_dir.fitted_budgets)  # fmt: skip
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     for file in files:

@@ -25,6 +25,7 @@ from pref_dist.runtime.preempt import StopRequest, remove_left_over, stop_files
 from pref_dist.train.assemble import Assembled, TrainOptions, assemble, plan_rows
 from pref_dist.train.debug import debugging, overfit_one_step, show_run
 from pref_dist.train.loop import run_steps
+from pref_dist.train.memory import fit_rows, read_budgets, say_budgets
 from pref_dist.train.resume import (
     cut_back,
     find_checkpoint,
@@ -84,6 +85,10 @@ def train_among(parallel: Parallel, config: RunConfig, options: TrainOptions) ->
             return TrainResult(
                 "finished", run_dir.root, state["step"], "before", read_json(run_dir.best), parallel.is_main
             )
+        if not options.is_anew:
+            budgets = parallel.broadcast(read_budgets(config, run_dir) if parallel.is_main else {})
+            rows = fit_rows(rows, budgets)
+            say_budgets(config, budgets, speaker)
         so_far.append(assemble(config, rows, checkpoint, parallel, speaker, options))
         on_main(parallel, "The run folder", lambda: begin(so_far[0]))
         return carry_out(so_far[0], stop, options)

@@ -1,0 +1,76 @@
+"""Before the first step: the largest micro-batch forward and backward, so that a lack of memory shows at once."""
+
+from pref_dist.data.batches import Batch, build_batch
+from pref_dist.data.plan import Lengths, MicroBatch, Plan
+from pref_dist.errors import OutOfMemoryError
+from pref_dist.losses import cross_entropy, share_of_step
+from pref_dist.runtime.memory import is_out_of_memory, release
+from pref_dist.train.assemble import Assembled
+from pref_dist.train.memory import (
+    REMEDY,
+    budgets_of,
+    first_line,
+    fit_rows,
+    halve,
+    masks_differ,
+    shrink,
+    write_budgets,
+)
+
+
+def rehearse(run: Assembled) -> None:
+    """Halve train.token_budget until the largest micro-batch fits on every rank; collective.
+
+    Nothing is updated: the micro-batch has weight 0. Where a rank fails by itself all of them learn it and try
+    again with less. Where the others would wait for it in a collective (a back-end that shares the weights) it
+    leaves the smaller budget to the next start. Raises OutOfMemoryError, also where no smaller budget is left.
+    """
+    while True:
+        failures = [text for text in run.parallel.gather(try_largest(run)) if text]
+        if not failures:
+            return
+        release()
+        budget, smaller = run.plan.token_budget, halve(run, "train.token_budget")
+        what = f"train.token_budget={budget:,} does not fit in memory ({'; '.join(failures)})."
+        if smaller is None:
+            raise OutOfMemoryError(f"{what} It holds but the longest row. {REMEDY}")
+        run.rows = fit_rows(run.rows, budgets_of(run) | {"train.token_budget": smaller})
+        if run.parallel.is_main:
+            write_budgets(run.config, run.run_dir, budgets_of(run))
+        run.speaker.say(f"WARNING: {what} Trying {smaller:,}.{masks_differ(run.config)}")
+
+
+def try_largest(run: Assembled) -> str:
+    """Return why this rank cannot run the largest micro-batch, or an empty string."""
+    micro_batch = find_largest(run.plan, run.train_table.lengths, run.progress.step)
+    try:
+        run_without_trace(run, build_batch(run.train_table, micro_batch, run.layout).to(run.parallel.device))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if not run.parallel.fails_alone:
+            raise shrink(run, "train.token_budget", error) from error
+        return f"rank {run.parallel.rank}: {first_line(error)}"
+    return ""
+
+
+def run_without_trace(run: Assembled, batch: Batch) -> None:
+    logits = run.engine.forward(batch.inputs, is_last=False)
+    # 0 times infinity would leave a trace; the step that holds these rows will say what is wrong with them.
+    if bool(logits.isfinite().all()):
+        row_losses = cross_entropy(logits, batch.target)
+        loss = share_of_step(row_losses, batch.weight.new_zeros(batch.weight.shape), global_weight=1.0)
+        run.engine.backward(loss, is_last=False)
+
+
+def find_largest(plan: Plan, lengths: Lengths, start: int) -> MicroBatch:
+    """Return the micro-batch with the most tokens, padding included, of all steps from `start` on.
+
+    lengths: of all rows of the table. Among equals the one with longer rows needs more memory for its attention.
+    """
+
+    def size(micro_batch: MicroBatch) -> tuple[int, int]:
+        longest = int(lengths[micro_batch.rows[0]])  # the first one is
+        return len(micro_batch.rows) * longest, longest
+
+    return max((part for planned in plan.steps(start) for part in planned.micro_batches), key=size)
