@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
@@ -49,6 +50,27 @@ def names_without_decay(model: nn.Module) -> set[str]:
         if "norm" in type(module).__name__.lower():
             names.update(f"{prefix}.{name}" for name, _ in module.named_parameters(recurse=False))
     return names
+
+
+def create_moments(optimizer: torch.optim.AdamW) -> None:
+    """Give a fused AdamW now the state that it would make in its first step, so that memory does not rise there."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter] = {
+                # A fused AdamW keeps its counters beside the parameters.
+                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+
+
+def find_moments(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+    """Return step, exp_avg and exp_avg_sq of a parameter; zeros for a frozen one, which has none."""
+    found: dict[str, Tensor] | None = optimizer.state.get(parameter)
+    if found is not None:
+        return found
+    zeros = torch.zeros_like(parameter)
+    return {"step": torch.zeros(()), "exp_avg": zeros, "exp_avg_sq": zeros}
 
 
 def learning_rate_factor(

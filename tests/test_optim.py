@@ -1,7 +1,8 @@
 import pytest
+import torch
 from torch import nn
 
-from pref_dist.optim import OptimizerSettings, build_parameter_groups, learning_rate_factor
+from pref_dist.optim import OptimizerSettings, build_parameter_groups, create_moments, learning_rate_factor
 
 
 class TwoParts(nn.Module):
@@ -43,3 +44,23 @@ def test_linear_decay_is_a_straight_line_and_cosine_passes_the_middle():
 
 def test_without_warm_up_the_first_step_has_the_peak_rate():
     assert learning_rate_factor(0, 10, 0.0, "linear") == 1.0
+
+
+def test_moments_made_beforehand_change_no_bit_and_the_first_step_makes_no_more():
+    weights = []
+    for is_eager in (False, True):
+        torch.manual_seed(0)
+        model = TwoParts()
+        model.body[0].bias.requires_grad_(False)
+        groups = build_parameter_groups(model, ["head.weight"], OptimizerSettings(1e-2, None, 0.1))
+        optimizer = torch.optim.AdamW(groups, fused=True)
+        if is_eager:
+            create_moments(optimizer)
+        made = {id(value) for state in optimizer.state.values() for value in state.values()}
+        for _ in range(3):
+            model.head(model.body(torch.ones(4, 2))).square().sum().backward()
+            optimizer.step()
+        left = {id(value) for state in optimizer.state.values() for value in state.values()}
+        assert (made == left) == is_eager
+        weights.append([value.detach().clone() for value in model.parameters()])
+    assert all(torch.equal(lazy, eager) for lazy, eager in zip(*weights, strict=True))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pref_dist.optim import ADAM_BETAS, ADAM_EPSILON
+from pref_dist.optim import ADAM_BETAS, ADAM_EPSILON, create_moments, find_moments
 from pref_dist.runtime.engine import EngineSettings, LossScale, ParameterState, StepOutcome
 from pref_dist.runtime.precision import autocast_to
 
@@ -34,6 +34,7 @@ class ReplicatedEngine:
         if groups is not None:
             self._peaks = [group["lr"] for group in groups]
             self._optimizer = torch.optim.AdamW(groups, betas=ADAM_BETAS, eps=ADAM_EPSILON, fused=True)
+            create_moments(self._optimizer)
         self._scaler = torch.amp.GradScaler(
             device.type,
             init_scale=settings.initial_loss_scale,
@@ -94,33 +95,21 @@ class ReplicatedEngine:
 
     def read_state(self) -> Iterator[tuple[str, ParameterState]]:
         for name, parameter in self._module.named_parameters():
-            moments = self.optimizer.state.get(parameter, {})
-            zeros = torch.zeros_like(parameter, device="cpu")
-            yield (
-                name,
-                ParameterState(
-                    value=parameter.detach().cpu().clone(),
-                    exp_avg=moments["exp_avg"].cpu().clone() if moments else zeros,
-                    exp_avg_sq=moments["exp_avg_sq"].cpu().clone() if moments else zeros.clone(),
-                    step=int(moments["step"]) if moments else 0,
-                ),
-            )
+            moments = find_moments(self.optimizer, parameter)
+            values = (parameter, moments["exp_avg"], moments["exp_avg_sq"])
+            value, exp_avg, exp_avg_sq = (value.detach().to("cpu", copy=True) for value in values)
+            yield name, ParameterState(value, exp_avg, exp_avg_sq, int(moments["step"]))
 
     def write_state(self, read: Callable[[str], ParameterState]) -> None:
         for name, parameter in self._module.named_parameters():
             state = read(name)
             with torch.no_grad():
                 parameter.copy_(state.value)
-            if self._optimizer is not None and parameter.requires_grad and state.step > 0:
-                self._optimizer.state[parameter] = {
-                    "step": torch.tensor(float(state.step), dtype=torch.float32, device=self._step_device()),
-                    "exp_avg": state.exp_avg.to(parameter.device, parameter.dtype),
-                    "exp_avg_sq": state.exp_avg_sq.to(parameter.device, parameter.dtype),
-                }
-
-    def _step_device(self) -> torch.device:
-        # A fused AdamW keeps its counters beside the parameters.
-        return self._device
+            if parameter.requires_grad:
+                moments = self.optimizer.state[parameter]
+                moments["step"].fill_(state.step)
+                moments["exp_avg"].copy_(state.exp_avg)
+                moments["exp_avg_sq"].copy_(state.exp_avg_sq)
 
     def read_loss_scale(self) -> LossScale | None:
         if not self._scaler.is_enabled():
