@@ -1,4 +1,4 @@
-"""The engine where every rank holds the whole model: one process, or DDP."""
+"""The engine where every rank holds the whole model: one process, or DDP; `zero0.py` lets DeepSpeed run it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -56,7 +56,10 @@ class ReplicatedEngine:
     def backward(self, loss: Tensor, is_last: bool) -> None:
         scaled: Tensor = self._scaler.scale(loss)
         with self._exchange(is_last):
-            torch.autograd.backward(scaled)
+            self._run_backward(scaled)
+
+    def _run_backward(self, loss: Tensor) -> None:
+        torch.autograd.backward(loss)
 
     def _exchange(self, is_last: bool) -> AbstractContextManager[Any]:
         """Let DDP exchange gradients after the last micro-batch only; it must be told around the forward, too."""
@@ -73,10 +76,14 @@ class ReplicatedEngine:
         norm = float(nn.utils.clip_grad_norm_(self._parameters, limit if limit is not None else float("inf")))
         finite = norm - norm == 0.0
         if finite:
-            self._scaler.step(self.optimizer)
+            self._update()
         self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return StepOutcome(grad_norm=norm, skipped=not finite)
+
+    def _update(self) -> None:
+        # Not through the scaler, which would only look once more for what is known to be finite.
+        self.optimizer.step()
 
     def _sum_over_ranks(self) -> None:
         """Undo DDP's division: a step's loss is the sum of the ranks' shares.

@@ -224,8 +224,8 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_silently_start_anew(wr
 @pytest.mark.parametrize(
     "stations",
     [
-        (("single", 1), ("ddp", 3), ("zero3", 2), ("zero1", 2)),
-        (("single", 1), ("fsdp2", 2), ("zero3", 2), ("ddp", 3)),
+        (("single", 1), ("zero0", 3), ("zero3", 2), ("zero1", 2)),
+        (("single", 1), ("fsdp2", 2), ("zero2_offload", 2), ("ddp", 3)),
     ],
     ids=lambda stations: " ".join(f"{backend}-{world_size}" for backend, world_size in stations),
 )
