@@ -5,7 +5,8 @@
 #   bash launch/node.sh zero2 8 train RUN.yaml
 #   bash launch/node.sh ddp auto predict RUN_DIR --data test.csv --out submission.csv
 #
-# BACKEND: ddp, zero1, zero2, zero3, zero3_offload, fsdp2. auto: as many ranks as GPUs, else cores (at most 4).
+# BACKEND: ddp, zero0, zero1, zero2, zero2_offload, zero3, zero3_offload, fsdp2.
+# auto: as many ranks as GPUs, else cores (at most 4).
 # TERM, USR1, HUP and Ctrl-C save a training run at its next step and end with 75; a second Ctrl-C ends at once.
 # Exit codes: 0 done, 75 stopped on request (start again to go on), else that of the rank that failed first.
 set -euo pipefail

@@ -64,8 +64,8 @@ threads_for() {
 }
 
 check_backend() {
-  case $1 in ddp | zero1 | zero2 | zero3 | zero3_offload | fsdp2) ;;
-  *) misuse "BACKEND is ddp, zero1, zero2, zero3, zero3_offload or fsdp2, not '$1'" ;;
+  case $1 in ddp | zero0 | zero1 | zero2 | zero2_offload | zero3 | zero3_offload | fsdp2) ;;
+  *) misuse "BACKEND is ddp, zero0, zero1, zero2, zero2_offload, zero3, zero3_offload or fsdp2, not '$1'" ;;
   esac
 }
 

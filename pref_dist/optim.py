@@ -5,7 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from pref_dist.errors import ConfigError
+from pref_dist.models.layers import layer_numbers, list_layers
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
@@ -13,11 +17,12 @@ ADAM_EPSILON = 1e-8
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """Peak learning rates and decay; head_learning_rate None means learning_rate."""
+    """Peak learning rates and decays; head_learning_rate None means learning_rate, layer_decay 1 one rate for all."""
 
     learning_rate: float
     head_learning_rate: float | None
     weight_decay: float
+    layer_decay: float = 1.0
 
 
 def build_parameter_groups(
@@ -26,20 +31,43 @@ def build_parameter_groups(
     """Return torch parameter groups {params, names, lr (peak), weight_decay} for every trained parameter.
 
     Biases and norms are never decayed; `head_names` are the parameters that train with the head's rate.
+    Raises ConfigError if layers are to have different rates and the model has none.
     """
-    heads = set(head_names)
+    rates = find_peak_rates(model, set(head_names), settings)
     undecayed = names_without_decay(model)
-    head_rate = settings.head_learning_rate or settings.learning_rate
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        rate = head_rate if name in heads else settings.learning_rate
+        rate = rates[name]
         decay = 0.0 if name in undecayed else settings.weight_decay
         group = groups.setdefault((rate, decay), {"params": [], "names": [], "lr": rate, "weight_decay": decay})
         group["params"].append(parameter)
         group["names"].append(name)
     return list(groups.values())
+
+
+def find_peak_rates(model: nn.Module, heads: set[str], settings: OptimizerSettings) -> dict[str, float]:
+    """Return the peak rate of every parameter.
+
+    Layer k of n, from the bottom, trains with layer_decay^(n + 1 - k) of the rate, the embeddings as layer 0, and
+    whatever stands above the layers with all of it. Source: discriminative rates of Howard and Ruder 2018 (ULMFiT),
+    in the form of Bao et al. 2021 (BEiT). Raises ConfigError if there are no layers.
+    """
+    head_rate = settings.head_learning_rate or settings.learning_rate
+    rates = {name: head_rate if name in heads else settings.learning_rate for name, _ in model.named_parameters()}
+    if settings.layer_decay == 1.0:
+        return rates
+    layers = [name for name in list_layers(model) if not any(head.startswith(f"{name}.") for head in heads)]
+    if not layers:
+        raise ConfigError(
+            f"train.layer_decay={settings.layer_decay}, but {type(model).__name__} has no list of layers whose rates "
+            "could differ. Set train.layer_decay=1.0, or use another model.name."
+        )
+    for name, number in layer_numbers(model, layers).items():
+        if name not in heads:
+            rates[name] *= settings.layer_decay ** (len(layers) + 1 - number)
+    return rates
 
 
 def names_without_decay(model: nn.Module) -> set[str]:
@@ -49,6 +77,27 @@ def names_without_decay(model: nn.Module) -> set[str]:
         if "norm" in type(module).__name__.lower():
             names.update(f"{prefix}.{name}" for name, _ in module.named_parameters(recurse=False))
     return names
+
+
+def create_moments(optimizer: torch.optim.AdamW) -> None:
+    """Give a fused AdamW now the state that it would make in its first step, so that memory does not rise there."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter] = {
+                # A fused AdamW keeps its counters beside the parameters.
+                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+
+
+def find_moments(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+    """Return step, exp_avg and exp_avg_sq of a parameter; zeros for a frozen one, which has none."""
+    found: dict[str, Tensor] | None = optimizer.state.get(parameter)
+    if found is not None:
+        return found
+    zeros = torch.zeros_like(parameter)
+    return {"step": torch.zeros(()), "exp_avg": zeros, "exp_avg_sq": zeros}
 
 
 def learning_rate_factor(

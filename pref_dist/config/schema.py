@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from pref_dist.findings import Kind, Policies, Policy
 
-Backend = Literal["single", "ddp", "zero1", "zero2", "zero3", "zero3_offload", "fsdp2"]
+Backend = Literal["single", "ddp", "zero0", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload", "fsdp2"]
 Precision = Literal["fp32", "bf16", "fp16"]
 DataFormat = Literal["auto", "lmsys", "plain", "wsdm", "arena", "pairs"]
 SplitMethod = Literal["grouped_hash", "grouped_stratified", "random_stratified"]
@@ -177,6 +177,11 @@ class TrainSection(Section):
     )
     learning_rate: Positive = Field(2.0e-5, description="Peak learning rate of AdamW.")
     head_learning_rate: Positive | None = Field(None, description="Peak rate of the head; null: learning_rate.")
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        1.0,
+        description="Layer k of n, from the bottom, trains with layer_decay^(n + 1 - k) of the rate, the embeddings as "
+        "layer 0, all above the layers with the whole rate. 1: one rate for all.",
+    )
     weight_decay: NonNegative = Field(0.01, description="Decoupled weight decay; never on biases and norms.")
     warmup_fraction: Fraction = Field(0.1, description="Share of all steps in which the rate rises from 0.")
     schedule: Literal["linear", "cosine"] = Field("linear", description="How the rate falls to 0 after warm-up.")

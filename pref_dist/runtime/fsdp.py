@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from pref_dist.errors import TrainingError
-from pref_dist.optim import ADAM_BETAS, ADAM_EPSILON
+from pref_dist.optim import ADAM_BETAS, ADAM_EPSILON, create_moments
 from pref_dist.runtime import fsdp_state
 from pref_dist.runtime.engine import EngineSettings, LossScale, ParameterState, StepOutcome
 from pref_dist.runtime.fsdp_shards import copy_from_rank_0, find_layers, shard_module
@@ -80,6 +80,7 @@ class FsdpEngine(FsdpInference):
             eps=ADAM_EPSILON,
             fused=True,
         )
+        create_moments(self._optimizer)
         self._loss_scale: DynamicLossScale | None = None
         if settings.precision == "fp16":
             # World size 1: gradients are summed over the ranks here, not averaged.

@@ -9,6 +9,8 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from pref_dist.models.layers import list_layers
+
 
 def shard_module(module: nn.Module, device: torch.device) -> tuple[FSDPModule, DeviceMesh]:
     """Leave each rank its slice of every parameter, in place; gather layer by layer, all else with the root.
@@ -29,13 +31,13 @@ def shard_module(module: nn.Module, device: torch.device) -> tuple[FSDPModule, D
 
 
 def find_layers(module: nn.Module) -> list[nn.Module]:
-    """Return what stands in the model's outermost lists of modules: the layers of any transformer.
+    """Return the layers that can be shared apart from the rest of the model.
 
     Left to the root are layers without parameters, and layers that share some with another part (tied
     weights), which would come apart.
     """
     owners = Counter(_owned(module))
-    layers = {layer: Counter(_owned(layer)) for layer in _walk(module, is_in_list=False)}
+    layers = {layer: Counter(_owned(layer)) for layer in list_layers(module).values()}
     return [layer for layer, own in layers.items() if own and all(own[key] == owners[key] for key in own)]
 
 
@@ -46,16 +48,6 @@ def copy_from_rank_0(module: nn.Module, device: torch.device) -> None:
             value = parameter.detach().to(device, copy=True).contiguous()
             torch.distributed.broadcast(value, src=0)
             parameter.copy_(value)
-
-
-def _walk(part: nn.Module, is_in_list: bool) -> Iterator[nn.Module]:
-    for child in part.children():
-        if isinstance(child, nn.ModuleList | nn.ModuleDict):
-            yield from _walk(child, is_in_list=True)
-        elif is_in_list:
-            yield child
-        else:
-            yield from _walk(child, is_in_list=False)
 
 
 def _owned(part: nn.Module) -> Iterator[int]:

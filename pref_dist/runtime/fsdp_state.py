@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pref_dist.errors import CheckpointError
+from pref_dist.optim import find_moments
 from pref_dist.runtime.engine import ParameterState
 
 
@@ -15,17 +16,9 @@ def read_states(
 ) -> Iterator[tuple[str, ParameterState]]:
     """Yield every parameter's state on the host, in the order of `parameters`. Collective."""
     for name, parameter in parameters.items():
-        moments = optimizer.state.get(parameter, {})
-        value = _gather(parameter)
-        yield (
-            name,
-            ParameterState(
-                value=value,
-                exp_avg=_gather(moments["exp_avg"]) if moments else torch.zeros_like(value),
-                exp_avg_sq=_gather(moments["exp_avg_sq"]) if moments else torch.zeros_like(value),
-                step=int(moments["step"]) if moments else 0,
-            ),
-        )
+        moments = find_moments(optimizer, parameter)
+        value, exp_avg, exp_avg_sq = map(_gather, (parameter, moments["exp_avg"], moments["exp_avg_sq"]))
+        yield name, ParameterState(value, exp_avg, exp_avg_sq, int(moments["step"]))
 
 
 def write_states(
@@ -46,13 +39,11 @@ def write_states(
             )
         with torch.no_grad():
             parameter.copy_(_slice_like(parameter, state.value))
-        if parameter.requires_grad and state.step > 0:
-            optimizer.state[parameter] = {
-                # A fused AdamW keeps its counters beside the parameters.
-                "step": torch.tensor(float(state.step), dtype=torch.float32, device=parameter.device),
-                "exp_avg": _slice_like(parameter, state.exp_avg),
-                "exp_avg_sq": _slice_like(parameter, state.exp_avg_sq),
-            }
+        if parameter.requires_grad:
+            moments = optimizer.state[parameter]
+            moments["step"].fill_(state.step)
+            moments["exp_avg"].copy_(_slice_like(parameter, state.exp_avg))
+            moments["exp_avg_sq"].copy_(_slice_like(parameter, state.exp_avg_sq))
 
 
 def _gather(value: Tensor) -> Tensor:
@@ -65,8 +56,4 @@ def _slice_like(parameter: Tensor, value: Tensor) -> DTensor:
     """Cut `value`, which every rank holds whole, as the parameter is cut; nothing is sent."""
     assert isinstance(parameter, DTensor)
     on_device = value.to(parameter.device, parameter.dtype)
-    part = distribute_tensor(on_device, parameter.device_mesh, parameter.placements, src_data_rank=None)
-    # A view, as some versions of torch return, would keep the whole value in memory.
-    own = part.clone()
-    assert isinstance(own, DTensor)
-    return own
+    return distribute_tensor(on_device, parameter.device_mesh, parameter.placements, src_data_rank=None)

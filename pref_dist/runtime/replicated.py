@@ -1,4 +1,4 @@
-"""The engine where every rank holds the whole model: one process, or DDP."""
+"""The engine where every rank holds the whole model: one process, or DDP; `zero0.py` lets DeepSpeed run it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pref_dist.optim import ADAM_BETAS, ADAM_EPSILON
+from pref_dist.optim import ADAM_BETAS, ADAM_EPSILON, create_moments, find_moments
 from pref_dist.runtime.engine import EngineSettings, LossScale, ParameterState, StepOutcome
 from pref_dist.runtime.precision import autocast_to
 
@@ -34,6 +34,7 @@ class ReplicatedEngine:
         if groups is not None:
             self._peaks = [group["lr"] for group in groups]
             self._optimizer = torch.optim.AdamW(groups, betas=ADAM_BETAS, eps=ADAM_EPSILON, fused=True)
+            create_moments(self._optimizer)
         self._scaler = torch.amp.GradScaler(
             device.type,
             init_scale=settings.initial_loss_scale,
@@ -55,7 +56,10 @@ class ReplicatedEngine:
     def backward(self, loss: Tensor, is_last: bool) -> None:
         scaled: Tensor = self._scaler.scale(loss)
         with self._exchange(is_last):
-            torch.autograd.backward(scaled)
+            self._run_backward(scaled)
+
+    def _run_backward(self, loss: Tensor) -> None:
+        torch.autograd.backward(loss)
 
     def _exchange(self, is_last: bool) -> AbstractContextManager[Any]:
         """Let DDP exchange gradients after the last micro-batch only; it must be told around the forward, too."""
@@ -72,10 +76,14 @@ class ReplicatedEngine:
         norm = float(nn.utils.clip_grad_norm_(self._parameters, limit if limit is not None else float("inf")))
         finite = norm - norm == 0.0
         if finite:
-            self._scaler.step(self.optimizer)
+            self._update()
         self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return StepOutcome(grad_norm=norm, skipped=not finite)
+
+    def _update(self) -> None:
+        # Not through the scaler, which would only look once more for what is known to be finite.
+        self.optimizer.step()
 
     def _sum_over_ranks(self) -> None:
         """Undo DDP's division: a step's loss is the sum of the ranks' shares.
@@ -94,33 +102,21 @@ class ReplicatedEngine:
 
     def read_state(self) -> Iterator[tuple[str, ParameterState]]:
         for name, parameter in self._module.named_parameters():
-            moments = self.optimizer.state.get(parameter, {})
-            zeros = torch.zeros_like(parameter, device="cpu")
-            yield (
-                name,
-                ParameterState(
-                    value=parameter.detach().cpu().clone(),
-                    exp_avg=moments["exp_avg"].cpu().clone() if moments else zeros,
-                    exp_avg_sq=moments["exp_avg_sq"].cpu().clone() if moments else zeros.clone(),
-                    step=int(moments["step"]) if moments else 0,
-                ),
-            )
+            moments = find_moments(self.optimizer, parameter)
+            values = (parameter, moments["exp_avg"], moments["exp_avg_sq"])
+            value, exp_avg, exp_avg_sq = (value.detach().to("cpu", copy=True) for value in values)
+            yield name, ParameterState(value, exp_avg, exp_avg_sq, int(moments["step"]))
 
     def write_state(self, read: Callable[[str], ParameterState]) -> None:
         for name, parameter in self._module.named_parameters():
             state = read(name)
             with torch.no_grad():
                 parameter.copy_(state.value)
-            if self._optimizer is not None and parameter.requires_grad and state.step > 0:
-                self._optimizer.state[parameter] = {
-                    "step": torch.tensor(float(state.step), dtype=torch.float32, device=self._step_device()),
-                    "exp_avg": state.exp_avg.to(parameter.device, parameter.dtype),
-                    "exp_avg_sq": state.exp_avg_sq.to(parameter.device, parameter.dtype),
-                }
-
-    def _step_device(self) -> torch.device:
-        # A fused AdamW keeps its counters beside the parameters.
-        return self._device
+            if parameter.requires_grad:
+                moments = self.optimizer.state[parameter]
+                moments["step"].fill_(state.step)
+                moments["exp_avg"].copy_(state.exp_avg)
+                moments["exp_avg_sq"].copy_(state.exp_avg_sq)
 
     def read_loss_scale(self) -> LossScale | None:
         if not self._scaler.is_enabled():

@@ -14,10 +14,12 @@ from pref_dist.config.schema import Backend
 from pref_dist.errors import ConfigError
 from pref_dist.runtime.engine import EngineSettings
 
-# back-end: (ZeRO stage, optimiser and weights on the host)
+# back-end: (ZeRO stage, optimiser (at stage 3 also weights) on the host)
 BACKENDS: dict[Backend, tuple[int, bool]] = {
+    "zero0": (0, False),
     "zero1": (1, False),
     "zero2": (2, False),
+    "zero2_offload": (2, True),
     "zero3": (3, False),
     "zero3_offload": (3, True),
 }
@@ -84,24 +86,28 @@ def compose_deepspeed_config(zero_section: dict[str, Any], settings: EngineSetti
 
     Batch sizes are 1 because the batch plan is ours: the engine is told by hand where a step ends.
     """
+    is_shared = zero_section["stage"] > 0
+    # Without sharing, clipping and the loss scale are ours (zero0.py).
+    clip_norm = settings.clip_norm if is_shared else None
     return {
         "train_batch_size": world_size,
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
-        "gradient_clipping": settings.clip_norm if settings.clip_norm is not None else 0.0,
+        "gradient_clipping": clip_norm if clip_norm is not None else 0.0,
         "zero_allow_untested_optimizer": True,
         # Otherwise Accelerate replaces our DeepSpeedCPUAdam by a new one, without decoupled weight decay.
         "zero_force_ds_cpu_optimizer": False,
         "wall_clock_breakdown": False,
         "zero_optimization": zero_section,
-        **_precision_section(settings),
+        **_precision_section(settings, is_shared),
     }
 
 
-def _precision_section(settings: EngineSettings) -> dict[str, Any]:
-    if settings.precision == "bf16":
+def _precision_section(settings: EngineSettings, is_shared: bool) -> dict[str, Any]:
+    if settings.precision == "bf16" or (settings.precision == "fp16" and not is_shared):
+        dtype = "bfloat16" if settings.precision == "bf16" else "float16"
         # The empty list keeps gradients and gathered weights in fp32 on the wire, as DDP does.
-        return {"torch_autocast": {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}}
+        return {"torch_autocast": {"enabled": True, "dtype": dtype, "lower_precision_safe_modules": []}}
     if settings.precision == "fp16":
         return {
             "fp16": {

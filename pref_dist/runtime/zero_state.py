@@ -76,6 +76,11 @@ def inner_optimizer(engine: Any) -> torch.optim.Optimizer:
     return optimizer
 
 
+def leave_loss_scale_to_us(engine: Any) -> None:
+    """Take away the loss scaler that DeepSpeed makes for fp16 at stage 0, which no checkpoint would know of."""
+    engine.torch_autocast_z0_gradscaler = None
+
+
 def is_offloaded(engine: Any) -> bool:
     """Whether the optimiser's state is on the host, as DeepSpeed has resolved its config."""
     offload = engine.zero_offload_optimizer()

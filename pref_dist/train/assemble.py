@@ -205,7 +205,7 @@ def build_engine(config: RunConfig, built: BuiltModel, parallel: Parallel) -> En
     groups = build_parameter_groups(
         built.module,
         built.head_names,
-        OptimizerSettings(train.learning_rate, train.head_learning_rate, train.weight_decay),
+        OptimizerSettings(train.learning_rate, train.head_learning_rate, train.weight_decay, train.layer_decay),
     )
     settings = EngineSettings(
         train.precision, train.clip_norm, train.initial_loss_scale, train.loss_scale_growth_interval

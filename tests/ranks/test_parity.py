@@ -72,7 +72,7 @@ def compare(references, measured, write_run):
     return run
 
 
-SHARED = [("zero1", 2), ("zero2", 2), ("zero3", 2), ("fsdp2", 2), ("fsdp2", 3)]
+SHARED = [("zero0", 2), ("zero1", 2), ("zero2", 2), ("zero3", 2), ("fsdp2", 2), ("fsdp2", 3)]
 
 
 @pytest.mark.parametrize(("backend", "world_size"), [("ddp", 3), ("ddp", 4), *SHARED])

@@ -224,8 +224,8 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_silently_start_anew(wr
 @pytest.mark.parametrize(
     "stations",
     [
-        (("single", 1), ("ddp", 3), ("zero3", 2), ("zero1", 2)),
-        (("single", 1), ("fsdp2", 2), ("zero3", 2), ("ddp", 3)),
+        (("single", 1), ("zero0", 3), ("zero3", 2), ("zero1", 2)),
+        (("single", 1), ("fsdp2", 2), ("zero2_offload", 2), ("ddp", 3)),
     ],
     ids=lambda stations: " ".join(f"{backend}-{world_size}" for backend, world_size in stations),
 )
@@ -238,6 +238,19 @@ def test_a_run_moves_between_back_ends_and_world_sizes(write_run, whole_run, sta
     weights, losses, _ = whole_run("single", 1)
     assert largest_difference(weights, read_weights(run_dir)) <= 1e-6
     assert largest_loss_difference(losses, read_losses(run_dir)) <= 1e-5
+
+
+def test_a_rate_for_each_layer_is_the_same_under_zero_and_after_a_stop(write_run):
+    """ZeRO has one partition for each group of parameters, of which there are ten then."""
+    settings = {"train": SETTINGS["train"] | {"layer_decay": 0.5, "head_learning_rate": 4e-5}}
+    run_yaml, run_dir = write_run("layers_single", **settings)
+    check_ranks_succeeded(run_verb("single", 1, ["train", str(run_yaml)]))
+    moved_yaml, moved_dir = write_run("layers_zero2", **settings)
+    train_until_signal(moved_yaml, moved_dir, "zero2", 2, signal.SIGTERM, 0, at_step=4)
+    assert state_of(moved_dir)["state"] == "stopped"
+    check_ranks_succeeded(run_verb("zero2", 2, ["train", str(moved_yaml)]))
+    assert largest_difference(read_weights(run_dir), read_weights(moved_dir)) <= 1e-6
+    assert largest_loss_difference(read_losses(run_dir), read_losses(moved_dir)) <= 1e-5
 
 
 def test_a_finished_run_is_not_trained_again_and_fresh_trains_anew(write_run, whole_run):

@@ -15,7 +15,7 @@ from tests.ranks.launch_ranks import check_ranks_succeeded, run_ranks
 
 pytestmark = pytest.mark.ranks
 SCRIPT = Path(__file__).parent / "sharing_engine_ranks.py"
-BACKENDS = ("zero1", "zero2", "zero3", "zero3_offload", "fsdp2")
+BACKENDS = ("zero0", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload", "fsdp2")
 BUILD_TIMEOUT = 280.0  # DeepSpeed compiles its CPU parts where the cache of torch extensions is empty
 needs_fp16 = pytest.mark.skipif(
     not torch.ops.mkldnn._is_mkldnn_fp16_supported(), reason="this CPU has no fp16 arithmetic (avx512_fp16)"
@@ -24,11 +24,12 @@ RUNS = [
     *((backend, "fp32") for backend in BACKENDS),
     ("zero3", "bf16"),
     ("fsdp2", "bf16"),
+    pytest.param("zero0", "fp16", marks=needs_fp16),
     pytest.param("zero1", "fp16", marks=needs_fp16),
     pytest.param("zero3", "fp16", marks=needs_fp16),
     pytest.param("fsdp2", "fp16", marks=needs_fp16),
 ]
-FP16_RUNS = RUNS[-3:]
+FP16_RUNS = RUNS[-4:]
 # (loss, parameter): fp32 is the bound of the project; the fp16 engine also rounds weights and norms, which plain
 # autocast does not, so that AdamW moves parameters with gradients near zero the other way.
 BOUNDS = {"fp32": (1e-5, 1e-6), "bf16": (1e-5, 1e-6), "fp16": (1e-4, 5e-4)}
@@ -98,7 +99,14 @@ def test_it_describes_what_was_asked_for(runs: Runs, backend: str, precision: st
 
 @pytest.mark.parametrize(
     ("source", "backend", "world_size"),
-    [("zero3", "zero1", 1), ("zero1", "zero3", 3), ("fsdp2", "zero3", 2), ("zero3", "fsdp2", 4), ("fsdp2", "fsdp2", 1)],
+    [
+        ("zero3", "zero1", 1),
+        ("zero2_offload", "zero3", 3),
+        ("fsdp2", "zero0", 2),
+        ("zero0", "zero2_offload", 3),
+        ("zero3", "fsdp2", 4),
+        ("fsdp2", "fsdp2", 1),
+    ],
 )
 def test_another_backend_on_another_number_of_ranks_goes_on_from_what_was_read(
     runs: Runs, tmp_path: Path, source: str, backend: str, world_size: int

@@ -24,7 +24,7 @@ def test_two_ranks_without_deepspeed_are_ddp():
     assert find_topology(TWO_RANKS) == Topology("ddp", 2, 1, 1)
 
 
-@pytest.mark.parametrize("name", ["zero1", "zero2", "zero3", "zero3_offload"])
+@pytest.mark.parametrize("name", ["zero0", "zero2", "zero2_offload", "zero3", "zero3_offload"])
 def test_a_deepspeed_file_names_the_back_end(name):
     assert find_topology(zero_environment(f"configs/deepspeed/{name}.json")).backend == name
 

@@ -53,9 +53,9 @@ def test_a_setting_of_the_run_config_in_a_deepspeed_file_is_an_error(
 @pytest.mark.parametrize(
     ("section", "said"),
     [
-        ({"stage": 0}, "stage 0"),
+        ({"stage": 4}, "stage 4"),
         ({}, "stage None"),
-        ({"stage": 2, "offload_optimizer": {"device": "cpu"}}, "stage 2, offload cpu"),
+        ({"stage": 1, "offload_optimizer": {"device": "cpu"}}, "stage 1, offload cpu"),
         ({"stage": 3, "offload_optimizer": {"device": "nvme"}}, "offload_optimizer.device=nvme"),
         ({"stage": 3, "offload_param": {"device": "cpu"}}, "offload_optimizer"),
         ({"stage": 3, "zero_quantized_gradients": True}, "zero_quantized_gradients=true"),
@@ -94,3 +94,10 @@ def test_fp16_starts_from_the_loss_scale_of_the_run_config() -> None:
     settings = EngineSettings("fp16", None, initial_loss_scale=2.0**12, loss_scale_growth_interval=7)
     section = compose_deepspeed_config({"stage": 1}, settings, world_size=1)["fp16"]
     assert (section["initial_scale_power"], section["loss_scale_window"], section["hysteresis"]) == (12, 7, 1)
+
+
+def test_without_sharing_clipping_and_the_loss_scale_are_not_deepspeeds() -> None:
+    config = compose_deepspeed_config({"stage": 0}, EngineSettings("fp16", 0.5), world_size=2)
+    assert config["gradient_clipping"] == 0.0
+    assert "fp16" not in config
+    assert config["torch_autocast"]["dtype"] == "float16"
