@@ -35,7 +35,7 @@ class Parallel:
     @property
     def fails_alone(self) -> bool:
         """Whether forward and backward of a micro-batch, but for a step's last one, wait for no other rank."""
-        return self.backend in ("single", "ddp", "zero1")
+        return self.backend in ("single", "ddp", "zero0", "zero1")
 
     def sum(self, *values: float) -> list[float]:
         """Return each value summed over all ranks, in float64, the same bits on every rank."""
