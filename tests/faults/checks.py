@@ -49,6 +49,11 @@ def list_checkpoints(run_dir: Path) -> list[Path]:
     return sorted(path for path in (run_dir / "checkpoints").glob("step_*") if path.suffix != ".tmp")
 
 
+def list_steps(run_dir: Path) -> list[int]:
+    """Steps of complete checkpoints."""
+    return [int(folder.name.removeprefix("step_")) for folder in list_checkpoints(run_dir)]
+
+
 def read_record(run_dir: Path) -> Record:
     lines = read_log(run_dir)
     newest = list_checkpoints(run_dir)[-1]

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 from pref_dist.data.cache_entry import check_entry
@@ -11,7 +11,7 @@ from tests.faults.fault import Fault
 from tests.faults.file_faults import damage
 from tests.faults.injection import Injection, check_refused, take_snapshot
 from tests.faults.scene import Run
-from tests.faults.starts import Ending, start_verb, state_of
+from tests.faults.starts import Ending, await_end, start_processes, state_of
 from tests.faults.verdicts import MissedError, NotSurvivedError, SilentlyWrongError
 
 DATA_ERROR, CHECKPOINT_ERROR = 3, 5
@@ -112,9 +112,8 @@ def inject_concurrent_builders(injection: Injection) -> None:
     codes = [ending.exit_codes[0] for ending in endings]
     wanted = [0] * NUM_BUILDERS if fault is None or not fault.has_struck() else [SIGKILL, *[0] * (NUM_BUILDERS - 1)]
     if codes != wanted:
-        raise NotSurvivedError(
-            f"the builders ended with {codes}, not {wanted}\n" + "\n".join(map(Ending.tail, endings))
-        )
+        said = "\n".join(ending.tail() for ending in endings)
+        raise NotSurvivedError(f"the builders ended with {codes}, not {wanted}\n{said}")
     check_cache(cache)
     injection.finish(run, "ddp", 2)
     injection.check_equals(run, "ddp", 2)
@@ -122,12 +121,12 @@ def inject_concurrent_builders(injection: Injection) -> None:
 
 def build_at_once(run: Run, fault: Fault | None) -> list[Ending]:
     """Start the builders; the first one is struck, if any is, as soon as it is the one that builds."""
-    with ThreadPoolExecutor(NUM_BUILDERS) as pool:
-        starts = [
-            pool.submit(start_verb, "single", 1, ["prepare", str(run.yaml)], fault if number == 0 else None)
-            for number in range(NUM_BUILDERS)
+    with ExitStack() as stack:
+        builders = [
+            stack.enter_context(start_processes("single", 1, ["prepare", str(run.yaml)], struck, {}))
+            for struck in (fault, *[None] * (NUM_BUILDERS - 1))
         ]
-        return [start.result() for start in starts]
+        return [await_end(builder) for builder in builders]
 
 
 def check_cache(cache: Path) -> None:

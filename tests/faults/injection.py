@@ -56,7 +56,7 @@ class Injection:
         env: Mapping[str, str] | None = None,
         must_strike: bool = True,
     ) -> Ending:
-        """Start `train`; raises MissedError if the fault did not strike, SilentlyWrongError for a success that is none."""
+        """Start `train`. Raises MissedError if the fault did not strike, SilentlyWrongError if a success is none."""
         ending = start_verb(backend, world_size, ["train", str(run.yaml), *arguments], fault, env)
         self.keep(ending)
         if ending.has_hung:
@@ -95,14 +95,14 @@ class Injection:
 
 
 def check_honest(ending: Ending, run: Run) -> None:
-    """Raise SilentlyWrongError if all ranks ended with 0 although the run is neither finished nor stopped on request."""
+    """Raise SilentlyWrongError if all ranks ended with 0 and the run is neither finished nor stopped on request."""
     state = state_of(run.dir)
     if ending.has_succeeded and state not in ("finished", "stopped"):
         raise SilentlyWrongError(f"exit code 0, and state.json says {state}")
 
 
 def check_struck_down(ending: Ending, run: Run, struck: int, codes: Sequence[int] | None = None) -> None:
-    """Raise NotSurvivedError unless all ranks failed, the struck one with one of `codes`; MissedError if the run was done."""
+    """Raise NotSurvivedError unless all ranks failed, the struck one with one of `codes`; MissedError if too late."""
     if state_of(run.dir) == "finished":
         raise MissedError("the run was finished first")
     if 0 in ending.exit_codes or (codes is not None and ending.exit_codes[struck] not in codes):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.faults.checks import Record, read_log, read_record
+from tests.faults.checks import Record, list_steps, read_record
 from tests.faults.injection import Injection, check_refused, check_struck_down
 from tests.faults.scene import WITHOUT_DROPOUT, Run, Setting
 from tests.faults.verdicts import CannotRunError, NotSurvivedError, SilentlyWrongError
@@ -78,7 +78,7 @@ def inject_out_of_memory(injection: Injection) -> None:
         step = injection.draw_step(2, 14)
         ending = injection.start(run, "ddp", 2, injection.fault(strike, "forward", rank=rank, steps=(step,)))
         check_struck_down(ending, run, rank, [OUT_OF_MEMORY])
-        begun = len(read_log(run.dir)) and step // 4 * 4
+        begun = max(list_steps(run.dir), default=0)
         injection.finish(run, "ddp", 2)
     if "token_budget" not in ending.text:
         raise NotSurvivedError(f"nobody named train.token_budget\n{ending.tail()}")
