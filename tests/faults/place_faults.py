@@ -9,7 +9,7 @@ from tests.faults.scene import Run
 from tests.faults.starts import state_of
 from tests.faults.verdicts import MissedError, NotSurvivedError
 
-MODEL_ERROR = 8
+PARALLEL_ERROR, MODEL_ERROR = 4, 8
 WORLD_SIZES = (2, 1, 2, 3)
 BACKENDS = ("single", "ddp", "zero1", "zero2", "zero3", "fsdp2")
 
@@ -92,7 +92,7 @@ def take_port(injection: Injection, run: Run) -> None:
         arguments = ("--set", f"parallel.timeout_seconds={PORT_TIMEOUT_SECONDS}")
         started = time.monotonic()
         ending = injection.start(run, "ddp", 2, None, *arguments, env={"MASTER_PORT": port})
-    check_refused(ending, range(1, 128), port, "in use")
+    check_refused(ending, [PARALLEL_ERROR], f"127.0.0.1:{port}", "in use", "MASTER_PORT")
     check_untouched(run, time.monotonic() - started)
 
 
