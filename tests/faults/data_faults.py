@@ -89,7 +89,8 @@ def inject_damaged_cache(injection: Injection) -> None:
     run = injection.write_run(data={"cache_dir": str(cache)})
     stop(injection, run)
     (entry,) = (path for path in cache.iterdir() if path.is_dir())
-    damage(injection, injection.random.choice(sorted(entry.iterdir())), injection.variant(("bit", "end")))
+    files = [path for path in sorted(entry.iterdir()) if path.stat().st_size > 0]
+    damage(injection, injection.random.choice(files), injection.variant(("bit", "end")))
     ending = injection.start(run, "ddp", 2)
     if ending.has_succeeded:
         injection.check_equals(run, "ddp", 2)
