@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.tiny_model import write_tiny_model
+
 # Before anything imports torch: tests must give the same numbers whatever the machine looks like.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-
-TINY_VOCABULARY_SIZE = 400
 
 
 @pytest.fixture(scope="session")
@@ -31,22 +31,7 @@ def sample_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory, sample_dir: Path) -> Path:
     """A BERT of 2 layers x 32, random weights from a seed, with a WordPiece tokenizer trained on the sample."""
-    import torch
-    from tokenizers import BertWordPieceTokenizer
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    folder = tmp_path_factory.mktemp("tiny_bert")
-    trained = BertWordPieceTokenizer(lowercase=True)
-    trained.train([str(sample_dir / "train.csv")], vocab_size=TINY_VOCABULARY_SIZE, show_progress=False)
-    trained.save(str(folder / "tokenizer.json"))
-    BertTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=TINY_VOCABULARY_SIZE, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=64, max_position_embeddings=512,
-    )  # fmt: skip
-    BertModel(config).save_pretrained(folder)
-    return folder
+    return write_tiny_model(tmp_path_factory.mktemp("tiny_bert"), sample_dir / "train.csv")
 
 
 @pytest.fixture(scope="session")

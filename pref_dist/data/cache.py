@@ -12,7 +12,7 @@ from typing import Any
 
 from pref_dist.config.schema import DataSection, RunConfig
 from pref_dist.data.cache_build import BuildJob, BuildWatch, build_entry
-from pref_dist.data.cache_entry import digest_json
+from pref_dist.data.cache_entry import check_entry, digest_json
 from pref_dist.data.cache_lock import hold_lock
 from pref_dist.data.data_files import COMPRESSIONS, SETTINGS, find_files, kind_of
 from pref_dist.data.encode import RowEncoder, TokenizerSpec
@@ -63,6 +63,8 @@ def open_tokens(
     while True:
         was_built = not folder.exists() and build_once(folder, request, data, tokenizer, key_parts, watch)
         try:
+            if not was_built:
+                check_entry(folder)  # every digest: tokens that have changed on disk would be trained on in silence
             return TokenTable(folder, request, time.perf_counter() - started if was_built else None)
         except (DataError, OSError):
             if folder.exists():

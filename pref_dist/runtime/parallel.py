@@ -13,6 +13,7 @@ from torch import nn
 from pref_dist.config.schema import ParallelSection, Precision
 from pref_dist.errors import ParallelError
 from pref_dist.runtime.engine import Engine, EngineSettings, InferenceEngine
+from pref_dist.runtime.meeting import meeting
 from pref_dist.runtime.precision import check_precision
 from pref_dist.runtime.replicated import ReplicatedEngine
 from pref_dist.runtime.topology import Topology, find_topology, settle_topology
@@ -189,12 +190,13 @@ def set_environment(topology: Topology, device: torch.device) -> None:
 
 def connect(topology: Topology, device: torch.device, timeout_seconds: int) -> None:
     """Join the process group and check that all ranks are in it, each with its own number."""
-    torch.distributed.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
-        rank=topology.rank,
-        world_size=topology.world_size,
-        timeout=timedelta(seconds=timeout_seconds),
-    )
+    with meeting(os.environ, timeout_seconds):
+        torch.distributed.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            rank=topology.rank,
+            world_size=topology.world_size,
+            timeout=timedelta(seconds=timeout_seconds),
+        )
     ranks: list[Any] = [None] * topology.world_size
     torch.distributed.all_gather_object(ranks, topology.rank)
     if sorted(ranks) != list(range(topology.world_size)):

@@ -185,14 +185,19 @@ def test_a_flipped_byte_is_found_by_the_check(write_csv, record, data, wordpiece
         check_entry(table.folder)
 
 
-@pytest.mark.parametrize("damage", ["cut", "missing"])
-def test_a_shard_that_is_cut_or_gone_is_found_on_opening(write_csv, data, wordpiece, cache_dir, damage):
+@pytest.mark.parametrize("damage", ["cut", "missing", "flipped"])
+def test_a_shard_that_is_cut_or_gone_or_has_a_flipped_bit_is_found_on_opening(
+    write_csv, data, wordpiece, cache_dir, damage
+):
     path = write_csv(3)
     shard = open_tokens(path, data, wordpiece, cache_dir).folder / "rows-00000.arrow"
     content = shard.read_bytes()
     shard.unlink()
     if damage == "cut":
         shard.write_bytes(content[:-1])
+    if damage == "flipped":
+        middle = len(content) // 2
+        shard.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
     with pytest.raises(DataError, match=r"damaged: .*rows-00000\.arrow"):
         open_tokens(path, data, wordpiece, cache_dir)
 

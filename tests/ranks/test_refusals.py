@@ -1,12 +1,13 @@
 """Promise 3: a launch, a back-end or a precision that would not be what it says ends loudly."""
 
+import socket
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
 
-from tests.ranks.launch_ranks import REPO_ROOT, rank_env, run_ranks
+from tests.ranks.launch_ranks import REPO_ROOT, rank_env, run_ranks, start_ranks
 from tests.ranks.run_verb import launch_env, run_verb
 
 pytestmark = [pytest.mark.ranks, pytest.mark.timeout(300)]
@@ -114,3 +115,24 @@ def test_two_runs_in_one_folder_are_refused(write_run):
         result = run_verb("single", 1, ["train", str(run_yaml)])[0]
     assert result.exit_code == 2
     assert "Another process is training" in result.stderr
+
+
+def test_ranks_whose_port_another_program_holds_end_in_time_and_name_it(write_run):
+    """The other program takes connections and never answers: torch alone would wait for it without a limit."""
+    run_yaml, run_dir = write_run("port")
+    asked = ["parallel.backend=ddp", "parallel.world_size=2", "parallel.timeout_seconds=3"]
+    arguments = ["train", str(run_yaml), *(part for setting in asked for part in ("--set", setting))]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        with start_ranks("pref_dist", 2, arguments, {"MASTER_PORT": port}) as ranks:
+            results = ranks.wait(timeout=60, grace_seconds=40)
+    assert [result.exit_code for result in results] == [4, 4], results
+    for result in results:
+        assert f"127.0.0.1:{port}" in result.stderr
+        assert "MASTER_PORT" in result.stderr
+        assert "Traceback" not in result.stderr
+    assert "in use" in results[0].stderr
+    assert "parallel.timeout_seconds=3" in results[1].stderr
+    assert not run_dir.exists()
