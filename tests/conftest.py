@@ -3,13 +3,12 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.tiny_model import write_tiny_model
+from tests.tiny_runs import TinyRuns
 
 # Before anything imports torch: tests must give the same numbers whatever the machine looks like.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -61,26 +60,7 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_run(tmp_path: Path, sample_dir: Path, tiny_model: Path, cache_dir: Path):
     """Return a function that writes a run config for the tiny model and returns (RUN.yaml, RUN_DIR)."""
 
-    def write(name: str = "run", **sections: Mapping[str, object]) -> tuple[Path, Path]:
-        values: dict[str, dict[str, object]] = {
-            "run": {"dir": str(tmp_path / name), "seed": 3},
-            "data": {
-                "train": str(sample_dir / "train.csv"),
-                "max_tokens": 96,
-                "cache_dir": str(cache_dir),
-                "num_workers": 0,
-            },
-            "model": {"name": str(tiny_model)},
-            "train": {"rows_per_step": 13, "token_budget": 400, "micro_batch_multiple": 1, "max_steps": 20},
-            "evaluate": {"every_epochs": None, "token_budget": 800},
-        }
-        for section, changes in sections.items():
-            values.setdefault(section, {}).update(changes)
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(values), encoding="utf-8")
-        return path, tmp_path / name
-
-    return write
+    return TinyRuns(tmp_path, sample_dir / "train.csv", tiny_model, cache_dir).write
 
 
 def read_lines(path: Path) -> list[dict[str, object]]:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 STEPS = 20
 # AdamW hides a constant factor on the gradient; its norm does not.
@@ -64,7 +63,3 @@ def fp16_runs() -> bool:
     import torch
 
     return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
-
-
-def describe(values: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value:.1e}" for key, value in values.items())

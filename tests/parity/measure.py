@@ -24,6 +24,9 @@ class Difference:
         return self.loss <= bound.loss and self.parameter <= bound.parameter and self.norm <= bound.norm
 
 
+Measured = dict[tuple[str, int], dict[Kind, Difference]]  # (back-end, ranks) -> kind -> difference
+
+
 class Parity:
     """Measures back-ends against one process, whose runs are made once."""
 
