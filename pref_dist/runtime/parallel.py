@@ -13,6 +13,7 @@ from torch import nn
 from pref_dist.config.schema import ParallelSection, Precision
 from pref_dist.errors import ParallelError
 from pref_dist.runtime.engine import Engine, EngineSettings, InferenceEngine
+from pref_dist.runtime.heartbeat import Whereabouts
 from pref_dist.runtime.precision import check_precision
 from pref_dist.runtime.replicated import ReplicatedEngine
 from pref_dist.runtime.topology import Topology, find_topology, settle_topology
@@ -27,6 +28,7 @@ class Parallel:
         self.topology, self.device = topology, device
         self.rank, self.world_size = topology.rank, topology.world_size
         self.backend = topology.backend
+        self.whereabouts = Whereabouts()
 
     @property
     def is_main(self) -> bool:
@@ -36,6 +38,7 @@ class Parallel:
         """Return each value summed over all ranks, in float64, the same bits on every rank."""
         if self.world_size == 1:
             return list(values)
+        self.whereabouts.go_on()
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(total)
         return [float(value) for value in total]
@@ -44,6 +47,7 @@ class Parallel:
         """Return every rank's value, in the order of ranks, on every rank."""
         if self.world_size == 1:
             return [value]
+        self.whereabouts.go_on()
         values: list[Any] = [None] * self.world_size
         torch.distributed.all_gather_object(values, value)
         return values
@@ -52,6 +56,7 @@ class Parallel:
         """Return rank 0's value on every rank."""
         if self.world_size == 1:
             return value
+        self.whereabouts.go_on()
         values = [value]
         torch.distributed.broadcast_object_list(values, src=0, device=self.device)
         return values[0]

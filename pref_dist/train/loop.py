@@ -34,6 +34,7 @@ def run_steps(run: Assembled, stop: StopRequest) -> str:
     for planned in run.plan.steps(run.progress.step):
         step_watch.restart()
         loss_share, outcome = take_step(run, planned)
+        run.parallel.whereabouts.at("the step border")
         asked_to_stop, late = bool(stop.reason()), save_is_late(run, save_watch)
         writing, unlogged = run.writer.is_writing(), run.metrics_log.has_failed
         loss, *flags = run.parallel.sum(loss_share, asked_to_stop, late, writing, unlogged)
@@ -65,16 +66,19 @@ def take_step(run: Assembled, planned: PlannedStep) -> tuple[float, StepOutcome]
     config, plan = run.config, run.plan
     micro_batches = planned.for_rank(run.parallel.rank, run.parallel.world_size)
     global_weight = weigh_step(run.train_table, planned)
-    loss_share = 0.0
+    loss_share, whereabouts = 0.0, run.parallel.whereabouts
     for place, micro_batch in enumerate(micro_batches):
+        whereabouts.at(f"the forward of micro-batch {place + 1} of {len(micro_batches)}", planned.step)
         batch = build_batch(run.train_table, micro_batch, run.layout).to(run.parallel.device)
         seed_dropout(config.run.seed, planned.epoch, planned.index, micro_batch.index)
         is_last = place == len(micro_batches) - 1
         row_losses = cross_entropy(run.engine.forward(batch.inputs, is_last), batch.target)
         loss = share_of_step(row_losses, batch.weight, global_weight=global_weight)
+        whereabouts.at(f"the backward of micro-batch {place + 1} of {len(micro_batches)}")
         run.engine.backward(loss, is_last)
         loss_share += float(loss.detach())
     factor = learning_rate_factor(planned.step, plan.num_steps, config.train.warmup_fraction, config.train.schedule)
+    whereabouts.at("the update")
     return loss_share, run.engine.step(factor)
 
 
