@@ -10,8 +10,10 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from types import TracebackType
 
 from pref_dist.errors import ParallelError
@@ -33,7 +35,13 @@ POLL_SECONDS = 0.1
 # A collective's own error comes before the end by the watch, which comes before that by the backstop.
 WATCH_SECONDS = 0.5
 BACKSTOP_SECONDS = 4.0
+STACK_LINES = 8
 AGAIN = "Start the same command again to go on from the last checkpoint."
+
+
+def limit_of_collectives(device_type: str, timeout_seconds: int) -> timedelta:
+    """Return how long a collective may wait. NCCL's limit ends the process without a word, so the watch comes first."""
+    return timedelta(seconds=timeout_seconds + (BACKSTOP_SECONDS if device_type == "cuda" else 0))
 
 
 class Whereabouts:
@@ -140,25 +148,26 @@ class Heart:
         faulthandler.dump_traceback_later(self._timeout_seconds + BACKSTOP_SECONDS, exit=True)
 
     def _end(self) -> None:
+        moves = self._whereabouts.moves
         text = f"{self._find_reason()} (parallel.timeout_seconds={self._timeout_seconds:g}). {AGAIN}"
-        if not self._watches:  # the main thread has got its own error meanwhile
+        frame = sys._current_frames()[threading.main_thread().ident or 0]
+        text += f"\nThis rank stands at:\n{''.join(traceback.format_stack(frame)[-STACK_LINES:])}"
+        if not self._watches or moves != self._whereabouts.moves:  # it has got an error, or gone on, meanwhile
             return
-        with suppress(OSError, ValueError):
-            faulthandler.dump_traceback(sys.stderr)
         end_process(self._run_dir, self._rank, self._whereabouts.step, ParallelError(text))
 
     def _find_reason(self) -> str:
-        """Say who is to blame. Waits for as long as a rank that has just been killed may still seem to live."""
-        deadline = time.monotonic() + SILENT_SECONDS + BEAT_SECONDS
+        """Say who is to blame. Waits for as long as a rank that was killed during this wait may still seem to live."""
+        place = self._whereabouts
+        deadline = time.monotonic() + max(0.0, SILENT_SECONDS + BEAT_SECONDS - self._seconds_there)
         while True:
             self._beat()
             signs = self._read_signs()
-            reason = find_failed_rank(self._run_dir, self._rank) or find_silent_ranks(signs)
+            reason = find_failed_rank(self._run_dir, self._rank) or find_silent_ranks(signs, place.step)
             if reason or time.monotonic() > deadline:
                 break
             time.sleep(POLL_SECONDS)
-        place = self._whereabouts
-        reason = reason or find_ranks_behind(signs)
+        reason = reason or find_ranks_behind(signs, place.step)
         return reason[:1].upper() + reason[1:] or (
             f"A collective failed or took too long, though all ranks give signs of life and have come equally far; "
             f"rank {self._rank}'s last step was {place.step}, in {place.place}"

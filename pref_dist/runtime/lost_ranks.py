@@ -44,9 +44,12 @@ class Sign:
     def __str__(self) -> str:
         return f"rank {self.rank} ({self.host}, pid {self.pid})"
 
-    @property
-    def position(self) -> str:
-        return f"its last step was {self.step}, in {self.place}"
+    def position(self, common_step: int) -> str:
+        """Say where the rank is. common_step: the last step that all ranks have done, as the reader knows."""
+        if self.step >= common_step:
+            return f"its last step was {self.step}, in {self.place}"
+        # A sign may be a second old, in which the rank took part in further steps.
+        return f"its last step was {common_step} (its last sign came after step {self.step}, from {self.place})"
 
 
 def sign_file(folder: Path, rank: int) -> Path:
@@ -92,18 +95,21 @@ def find_failed_rank(run_dir: RunDir, own_rank: int) -> str:
     return f"R{first.stem.replace('_', ' ')[1:]} failed at step {failure['step']}: {failure['error'].strip()}"
 
 
-def find_silent_ranks(signs: list[Sign]) -> str:
+def find_silent_ranks(signs: list[Sign], common_step: int) -> str:
     """Say which ranks give no more signs of life; empty if all do."""
     silent = sorted((sign for sign in signs if sign.is_silent), key=lambda sign: -sign.silent_seconds)
-    return "; ".join(f"{sign} gave no sign for {sign.silent_seconds:.0f} s; {sign.position}" for sign in silent)
+    return "; ".join(
+        f"{sign} gave no sign for {sign.silent_seconds:.0f} s; {sign.position(common_step)}" for sign in silent
+    )
 
 
-def find_ranks_behind(signs: list[Sign]) -> str:
+def find_ranks_behind(signs: list[Sign], common_step: int) -> str:
     """Say which living ranks the others wait for; empty if all have come equally far."""
     farthest = max((sign.moves for sign in signs), default=0)
     behind = sorted((sign for sign in signs if sign.moves < farthest), key=lambda sign: sign.moves)
     return "; ".join(
-        f"{sign} lives but does not go on: it has been at one place for {sign.seconds_there:.0f} s; {sign.position}"
+        f"{sign} lives but does not go on: it has been at one place for {sign.seconds_there:.0f} s; "
+        f"{sign.position(common_step)}"
         for sign in behind
     )
 

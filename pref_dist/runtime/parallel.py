@@ -2,7 +2,6 @@
 
 import os
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +12,7 @@ from torch import nn
 from pref_dist.config.schema import ParallelSection, Precision
 from pref_dist.errors import ParallelError
 from pref_dist.runtime.engine import Engine, EngineSettings, InferenceEngine
-from pref_dist.runtime.heartbeat import Whereabouts
+from pref_dist.runtime.heartbeat import Whereabouts, limit_of_collectives
 from pref_dist.runtime.precision import check_precision
 from pref_dist.runtime.replicated import ReplicatedEngine
 from pref_dist.runtime.topology import Topology, find_topology, settle_topology
@@ -193,7 +192,7 @@ def connect(topology: Topology, device: torch.device, timeout_seconds: int) -> N
         "nccl" if device.type == "cuda" else "gloo",
         rank=topology.rank,
         world_size=topology.world_size,
-        timeout=timedelta(seconds=timeout_seconds),
+        timeout=limit_of_collectives(device.type, timeout_seconds),
     )
     ranks: list[Any] = [None] * topology.world_size
     torch.distributed.all_gather_object(ranks, topology.rank)

@@ -10,7 +10,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from pref_dist.errors import ConfigError, ParallelError, TrainingError
 from pref_dist.optim import ADAM_BETAS, ADAM_EPSILON
 from pref_dist.runtime import zero_state
 from pref_dist.runtime.engine import EngineSettings, LossScale, ParameterState, StepOutcome
+from pref_dist.runtime.heartbeat import limit_of_collectives
 from pref_dist.runtime.loss_scale import DynamicLossScale
 from pref_dist.runtime.zero_config import BACKENDS, compose_deepspeed_config, name_backend, read_zero_file
 
@@ -190,13 +190,13 @@ def start_accelerator_for_zero(config: dict[str, Any], timeout_seconds: int) -> 
     # Accelerate takes a plugin only at its first start; folds train one engine after another in a process.
     AcceleratorState._reset_state(reset_partial_state=False)
     plugin = DeepSpeedPlugin(hf_ds_config=config, zero3_init_flag=False)
-    group = InitProcessGroupKwargs(
-        backend="nccl" if device == "cuda" else "gloo", timeout=timedelta(seconds=timeout_seconds)
-    )
+    limit = limit_of_collectives(device, timeout_seconds)
+    group = InitProcessGroupKwargs(backend="nccl" if device == "cuda" else "gloo", timeout=limit)
     with redirect_stdout(io.StringIO()):  # "... built successfully", from every rank, in every run on a CPU
         accelerator = Accelerator(mixed_precision="no", deepspeed_plugin=plugin, kwargs_handlers=[group])
     # Accelerate tells transformers about stage 3, whose from_pretrained would then hand out empty weights.
     unset_hf_deepspeed_config()
+    zero_state.limit_waits(limit)
     return accelerator
 
 
