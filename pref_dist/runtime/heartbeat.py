@@ -31,7 +31,7 @@ from pref_dist.runtime.lost_ranks import (
 )
 
 BEAT_SECONDS = 1.0
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.25
 # A collective's own error comes before the end by the watch, which comes before that by the backstop.
 WATCH_SECONDS = 0.5
 BACKSTOP_SECONDS = 4.0
@@ -167,7 +167,7 @@ class Heart:
             if reason or time.monotonic() > deadline:
                 break
             time.sleep(POLL_SECONDS)
-        reason = reason or find_ranks_behind(signs, place.step)
+        reason = reason or find_ranks_behind(signs)
         return reason[:1].upper() + reason[1:] or (
             f"A collective failed or took too long, though all ranks give signs of life and have come equally far; "
             f"rank {self._rank}'s last step was {place.step}, in {place.place}"

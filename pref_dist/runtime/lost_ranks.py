@@ -103,13 +103,13 @@ def find_silent_ranks(signs: list[Sign], common_step: int) -> str:
     )
 
 
-def find_ranks_behind(signs: list[Sign], common_step: int) -> str:
+def find_ranks_behind(signs: list[Sign]) -> str:
     """Say which living ranks the others wait for; empty if all have come equally far."""
     farthest = max((sign.moves for sign in signs), default=0)
     behind = sorted((sign for sign in signs if sign.moves < farthest), key=lambda sign: sign.moves)
     return "; ".join(
         f"{sign} lives but does not go on: it has been at one place for {sign.seconds_there:.0f} s; "
-        f"{sign.position(common_step)}"
+        f"{sign.position(sign.step)}"
         for sign in behind
     )
 
