@@ -22,9 +22,8 @@ from pref_dist.runtime.failure import end_process
 from pref_dist.runtime.lost_ranks import (
     SILENT_SECONDS,
     Sign,
-    find_failed_rank,
+    find_culprit,
     find_ranks_behind,
-    find_silent_ranks,
     is_of_a_collective,
     read_signs,
     write_sign,
@@ -111,18 +110,15 @@ class Heart:
         """
         if self._thread is None or not is_of_a_collective(error):
             return error
-        text = str(error).strip().split("\n")[0]
+        text = str(error).strip().split("\n")[0].split(". ")[0]
         return ParallelError(f"{self._find_reason()}. {AGAIN}\nWhat this rank saw of it: {text[:300]}")
 
     def _live(self) -> None:
-        moves, then = -1, time.monotonic()
+        moves, since = -1, 0.0
         while not self._ended.wait(BEAT_SECONDS):
-            now = time.monotonic()
-            # At most two beats at once: a job that was stopped as a whole and goes on has not waited meanwhile.
-            self._seconds_there += min(now - then, 2 * BEAT_SECONDS)
             if moves != self._whereabouts.moves:
-                moves, self._seconds_there = self._whereabouts.moves, 0.0
-            then = now
+                moves, since = self._whereabouts.moves, time.monotonic()
+            self._seconds_there = time.monotonic() - since
             self._beat()
             self._watch()
 
@@ -163,7 +159,7 @@ class Heart:
         while True:
             self._beat()
             signs = self._read_signs()
-            reason = find_failed_rank(self._run_dir, self._rank) or find_silent_ranks(signs, place.step)
+            reason = find_culprit(self._run_dir, self._rank, signs, place.step)
             if reason or time.monotonic() > deadline:
                 break
             time.sleep(POLL_SECONDS)

@@ -6,6 +6,7 @@ machines do not matter.
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,9 +83,18 @@ def read_signs(folder: Path, world_size: int, own_rank: int) -> list[Sign]:
     return signs
 
 
-def find_failed_rank(run_dir: RunDir, own_rank: int) -> str:
-    """Say which other rank failed first, by an error that it could still write down; empty if none did."""
-    paths = [path for path in run_dir.failures.glob("rank_*.json") if path.stem != f"rank_{own_rank}"]
+def find_culprit(run_dir: RunDir, own_rank: int, signs: list[Sign], common_step: int) -> str:
+    """Say which ranks are silent, or which failed first by an error that it could still write down; empty if none.
+
+    A silent rank comes first: a rank that missed it may have written that down, too.
+    """
+    failed = {path for path in run_dir.failures.glob("rank_*.json") if path.stem != f"rank_{own_rank}"}
+    names = {path.stem for path in failed}
+    silent = find_silent_ranks([sign for sign in signs if f"rank_{sign.rank}" not in names], common_step)
+    return silent or describe_first_failure(failed)
+
+
+def describe_first_failure(paths: Iterable[Path]) -> str:
     try:
         first = min(paths, key=lambda path: path.stat().st_mtime, default=None)
         failure = None if first is None else read_json(first)
@@ -92,7 +102,7 @@ def find_failed_rank(run_dir: RunDir, own_rank: int) -> str:
         return ""
     if first is None or failure is None:
         return ""
-    return f"R{first.stem.replace('_', ' ')[1:]} failed at step {failure['step']}: {failure['error'].strip()}"
+    return f"{first.stem.replace('_', ' ')} failed at step {failure['step']}: {failure['error'].strip()}"
 
 
 def find_silent_ranks(signs: list[Sign], common_step: int) -> str:

@@ -11,7 +11,7 @@ from pref_dist.errors import PrefDistError
 from pref_dist.train.assemble import TrainOptions
 from pref_dist.train.run import train
 
-SLOW_STEP, SLOW_SECONDS, HANGING_STEP = 3, 4.5, 6
+SLOW_STEP, SLOW_SECONDS, HANGING_STEP = 3, 7.0, 6
 
 
 def hang_for_ever() -> None:
