@@ -23,6 +23,7 @@ from pref_dist.runtime.lost_ranks import (
     SILENT_SECONDS,
     Sign,
     find_culprit,
+    find_missing_ranks,
     find_ranks_behind,
     is_of_a_collective,
     read_signs,
@@ -123,7 +124,7 @@ class Heart:
             self._watch()
 
     def _beat(self) -> None:
-        # A full disk or a file server that is away must not end the run: this thread is only needed when it fails.
+        # A full disk must not end the run: the signs are only needed when it fails.
         with suppress(OSError):
             self._run_dir.heartbeats.mkdir(parents=True, exist_ok=True)
             write_sign(self._run_dir.heartbeats, self._sign())
@@ -163,7 +164,7 @@ class Heart:
             if reason or time.monotonic() > deadline:
                 break
             time.sleep(POLL_SECONDS)
-        reason = reason or find_ranks_behind(signs)
+        reason = reason or find_missing_ranks(signs, self._world_size) or find_ranks_behind(signs)
         return reason[:1].upper() + reason[1:] or (
             f"A collective failed or took too long, though all ranks give signs of life and have come equally far; "
             f"rank {self._rank}'s last step was {place.step}, in {place.place}"

@@ -113,6 +113,12 @@ def find_silent_ranks(signs: list[Sign], common_step: int) -> str:
     )
 
 
+def find_missing_ranks(signs: list[Sign], world_size: int) -> str:
+    """Say which ranks have left no sign that can be read; empty if all have."""
+    missing = sorted(set(range(world_size)) - {sign.rank for sign in signs})
+    return f"no sign of life can be found of rank {', '.join(map(str, missing))}" if missing else ""
+
+
 def find_ranks_behind(signs: list[Sign]) -> str:
     """Say which living ranks the others wait for; empty if all have come equally far."""
     farthest = max((sign.moves for sign in signs), default=0)

@@ -71,6 +71,11 @@ def test_a_rank_that_failed_by_itself_is_not_called_lost(run_dir):
     assert "Rank 1 failed at step 5: TrainingError: the loss is not finite" in str(explain(run_dir, 2))
 
 
+def test_a_rank_that_was_lost_before_its_first_sign_is_named(run_dir):
+    give_signs(run_dir, (1, 7, -60.0))
+    assert str(explain(run_dir, 3)).startswith("No sign of life can be found of rank 2.")
+
+
 def test_a_silent_rank_is_named_rather_than_one_that_has_missed_it_before(run_dir):
     give_signs(run_dir, (1, 7, 0.0), (2, 7, 12.0))
     record_failure(run_dir, 1, 5, ParallelError("rank 2 does not answer"), was_running=True)
