@@ -73,6 +73,10 @@ class RunDir:
         return self.root / "failures"
 
     @property
+    def heartbeats(self) -> Path:
+        return self.root / "heartbeats"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

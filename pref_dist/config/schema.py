@@ -48,7 +48,11 @@ class ParallelSection(Section):
     world_size: PositiveInt | Literal["auto"] = Field(
         "auto", description="Number of processes, asserted at start; auto takes what is found."
     )
-    timeout_seconds: PositiveInt = Field(600, description="A collective that waits longer ends the process.")
+    timeout_seconds: PositiveInt = Field(
+        600,
+        description="A rank that waits for others for longer ends the run, and names who did not come; in training "
+        "also one that needs longer for anything (a micro-batch, an evaluation batch, a file of a checkpoint).",
+    )
 
 
 class SourceSection(Section):

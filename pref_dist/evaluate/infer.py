@@ -40,6 +40,7 @@ def infer_logits(
     batches = plan_evaluation(task.rows, task.lengths, task.token_budget)
     rows, logits = [], []
     for micro_batch in share_out(batches, parallel.rank, parallel.world_size):
+        parallel.whereabouts.at("evaluation")
         batch = build_batch(task.table, micro_batch, task.layout).to(parallel.device)
         with torch.no_grad():
             result = forward(batch.inputs)

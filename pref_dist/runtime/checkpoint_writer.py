@@ -197,6 +197,7 @@ def own_shards(
     shard: Shard = {}
     size, number = 0, 0
     for name, state in states:
+        parallel.whereabouts.go_on()
         if number % parallel.world_size == parallel.rank:
             shard[name] = state
         size += state.value.numel() * state.value.element_size()

@@ -1,10 +1,14 @@
 """What a failed rank leaves behind: no collectives, a file that says who, when and why."""
 
+import os
 import traceback
+from contextlib import suppress
+from typing import NoReturn
 
 from pref_dist.errors import CheckpointError, PrefDistError
 from pref_dist.files import write_json
 from pref_dist.run_dir import RunDir
+from pref_dist.runtime.preempt import tell_launcher
 
 
 def record_failure(run_dir: RunDir, rank: int, step: int, error: BaseException, was_running: bool) -> None:
@@ -24,3 +28,14 @@ def record_failure(run_dir: RunDir, rank: int, step: int, error: BaseException, 
             run_dir.write_state("failed", step, reason=f"rank {rank}: {type(error).__name__}: {str(error)[:500]}")
     except (OSError, CheckpointError) as second:
         error.add_note(f"Besides, {run_dir.failures} or {run_dir.state} could not be written: {second}")
+
+
+def end_process(run_dir: RunDir, rank: int, step: int, error: PrefDistError) -> NoReturn:
+    """End this process by `error` from any thread, as the program does from the main one, which is stuck."""
+    with suppress(OSError):
+        # Not by sys.stderr, which the main thread may hold.
+        os.write(2, f"[rank {rank}] {type(error).__name__}: {error}\n".encode())
+    with suppress(OSError):
+        tell_launcher(rank, error.exit_code)
+    record_failure(run_dir, rank, step, error, was_running=True)
+    os._exit(error.exit_code)

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +12,7 @@ from torch import nn
 from pref_dist.config.schema import ParallelSection, Precision
 from pref_dist.errors import ParallelError
 from pref_dist.runtime.engine import Engine, EngineSettings, InferenceEngine
+from pref_dist.runtime.heartbeat import Whereabouts, limit_of_collectives
 from pref_dist.runtime.meeting import meeting
 from pref_dist.runtime.precision import check_precision
 from pref_dist.runtime.replicated import ReplicatedEngine
@@ -28,6 +28,7 @@ class Parallel:
         self.topology, self.device = topology, device
         self.rank, self.world_size = topology.rank, topology.world_size
         self.backend = topology.backend
+        self.whereabouts = Whereabouts()
 
     @property
     def is_main(self) -> bool:
@@ -42,6 +43,7 @@ class Parallel:
         """Return each value summed over all ranks, in float64, the same bits on every rank."""
         if self.world_size == 1:
             return list(values)
+        self.whereabouts.go_on()
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(total)
         return [float(value) for value in total]
@@ -50,6 +52,7 @@ class Parallel:
         """Return every rank's value, in the order of ranks, on every rank."""
         if self.world_size == 1:
             return [value]
+        self.whereabouts.go_on()
         values: list[Any] = [None] * self.world_size
         torch.distributed.all_gather_object(values, value)
         return values
@@ -58,6 +61,7 @@ class Parallel:
         """Return rank 0's value on every rank."""
         if self.world_size == 1:
             return value
+        self.whereabouts.go_on()
         values = [value]
         torch.distributed.broadcast_object_list(values, src=0, device=self.device)
         return values[0]
@@ -195,7 +199,7 @@ def connect(topology: Topology, device: torch.device, timeout_seconds: int) -> N
             "nccl" if device.type == "cuda" else "gloo",
             rank=topology.rank,
             world_size=topology.world_size,
-            timeout=timedelta(seconds=timeout_seconds),
+            timeout=limit_of_collectives(device.type, timeout_seconds),
         )
     ranks: list[Any] = [None] * topology.world_size
     torch.distributed.all_gather_object(ranks, topology.rank)

@@ -8,7 +8,6 @@ import logging
 import sys
 import warnings
 from contextlib import redirect_stdout
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 from pref_dist.config.schema import Precision
 from pref_dist.errors import ParallelError
 from pref_dist.runtime import zero_state
+from pref_dist.runtime.heartbeat import limit_of_collectives
 from pref_dist.runtime.zero_config import BACKENDS
 
 PRECISIONS: dict[torch.dtype | None, Precision] = {
@@ -43,13 +43,13 @@ def start_accelerator_for_zero(config: dict[str, Any], timeout_seconds: int) -> 
     # Accelerate takes a plugin only at its first start; folds train one engine after another in a process.
     AcceleratorState._reset_state(reset_partial_state=False)
     plugin = DeepSpeedPlugin(hf_ds_config=config, zero3_init_flag=False)
-    group = InitProcessGroupKwargs(
-        backend="nccl" if device == "cuda" else "gloo", timeout=timedelta(seconds=timeout_seconds)
-    )
+    limit = limit_of_collectives(device, timeout_seconds)
+    group = InitProcessGroupKwargs(backend="nccl" if device == "cuda" else "gloo", timeout=limit)
     with redirect_stdout(io.StringIO()):  # "... built successfully", from every rank, in every run on a CPU
         accelerator = Accelerator(mixed_precision="no", deepspeed_plugin=plugin, kwargs_handlers=[group])
     # Accelerate tells transformers about stage 3, whose from_pretrained would then hand out empty weights.
     unset_hf_deepspeed_config()
+    zero_state.limit_waits(limit)
     return accelerator
 
 

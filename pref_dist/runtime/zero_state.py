@@ -6,12 +6,14 @@ parameter group (stages 1, 2) or sub-group (stage 3), of which each rank owns a 
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 import deepspeed
 import torch
 import torch.distributed
 from deepspeed.utils import (
+    groups,
     safe_get_full_fp32_param,
     safe_get_full_optimizer_state,
     safe_set_full_fp32_param,
@@ -26,6 +28,13 @@ from pref_dist.optim import ADAM_BETAS, ADAM_EPSILON
 from pref_dist.runtime.engine import ParameterState
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def limit_waits(limit: timedelta) -> None:
+    """Let DeepSpeed's collectives wait no longer than ours: it talks in a copy of the group of all ranks, which it
+    makes with torch's own limit of 10 (NCCL) or 30 minutes."""
+    group = groups._get_data_parallel_group()
+    torch.distributed.distributed_c10d._set_pg_timeout(limit, group)
 
 
 def read_states(engine: Any) -> Iterator[tuple[str, ParameterState]]:

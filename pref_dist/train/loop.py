@@ -35,11 +35,13 @@ def run_steps(run: Assembled, stop: StopRequest) -> str:
     for planned in run.plan.steps(run.progress.step):
         step_watch.restart()
         taken = take_step(run, planned)
+        run.parallel.whereabouts.at("the end of the step")
         asked_to_stop, late = bool(stop.reason()), save_is_late(run, save_watch)
         writing, unlogged = run.writer.is_writing(), run.metrics_log.has_failed
         loss, *flags = run.parallel.sum(taken.loss_share, asked_to_stop, late, writing, unlogged)
         stops, late, writing, unlogged = (flag > 0 for flag in flags)
         run.progress.step = planned.step + 1
+        run.parallel.whereabouts.at("the step border", run.progress.step)
         run.progress.seconds += step_watch.seconds()
         record_step(run, planned, loss, taken.outcome, step_watch.seconds())
         look_after_files(run, writing, unlogged)

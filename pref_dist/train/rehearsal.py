@@ -42,6 +42,7 @@ def rehearse(run: Assembled) -> None:
 
 def try_largest(run: Assembled) -> str:
     """Return why this rank cannot run the largest micro-batch, or an empty string."""
+    run.parallel.whereabouts.at("the rehearsal of the largest micro-batch")
     micro_batch = find_largest(run.plan, run.train_table.lengths, run.progress.step)
     try:
         run_without_trace(run, build_batch(run.train_table, micro_batch, run.layout).to(run.parallel.device))

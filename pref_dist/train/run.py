@@ -19,6 +19,7 @@ from pref_dist.run_dir import RunDir
 from pref_dist.runtime.agreement import on_main
 from pref_dist.runtime.checkpoint import list_steps, recover
 from pref_dist.runtime.failure import record_failure
+from pref_dist.runtime.heartbeat import Heart
 from pref_dist.runtime.log import Speaker
 from pref_dist.runtime.parallel import Parallel, start_parallel
 from pref_dist.runtime.preempt import StopRequest, remove_left_over, stop_files
@@ -73,7 +74,10 @@ def train_among(parallel: Parallel, config: RunConfig, options: TrainOptions) ->
     with (
         StopRequest(stop_files(run_dir.stop_file, parallel.is_main)) as stop,
         only_one_run(run_dir, parallel),
-        failures_recorded(run_dir, parallel) as so_far,
+        Heart(
+            run_dir, parallel.rank, parallel.world_size, parallel.whereabouts, config.parallel.timeout_seconds
+        ) as heart,
+        failures_recorded(run_dir, parallel, heart) as so_far,
     ):
         saved, state = parallel.broadcast(read_run_dir(run_dir, options) if parallel.is_main else (None, {}))
         config = settle_config(config, saved, parallel, options.accept_changes)
@@ -91,7 +95,8 @@ def train_among(parallel: Parallel, config: RunConfig, options: TrainOptions) ->
             say_budgets(config, budgets, speaker)
         so_far.append(assemble(config, rows, checkpoint, parallel, speaker, options))
         on_main(parallel, "The run folder", lambda: begin(so_far[0]))
-        return carry_out(so_far[0], stop, options)
+        heart.start()
+        return carry_out(so_far[0], stop, options, heart)
 
 
 def begin(run: Assembled) -> None:
@@ -101,7 +106,8 @@ def begin(run: Assembled) -> None:
     """
     if run.options.is_anew:
         remove_run(run.run_dir)
-    shutil.rmtree(run.run_dir.failures, ignore_errors=True)
+    for left_over in (run.run_dir.failures, run.run_dir.heartbeats):
+        shutil.rmtree(left_over, ignore_errors=True)
     if run.progress.step < run.plan.num_steps:
         run.writer.check_room()
     write_config(run.config, run.run_dir)
@@ -123,7 +129,7 @@ def keep_model_files(folder: Path, run_dir: RunDir) -> None:
                 shutil.copyfile(source, run_dir.model_files / source.name)
 
 
-def carry_out(run: Assembled, stop: StopRequest, options: TrainOptions) -> TrainResult:
+def carry_out(run: Assembled, stop: StopRequest, options: TrainOptions, heart: Heart) -> TrainResult:
     """Do with an assembled run what the options ask for."""
     if options.debug:
         show_run(run)
@@ -132,7 +138,8 @@ def carry_out(run: Assembled, stop: StopRequest, options: TrainOptions) -> Train
             result = overfit_one_step(run)
             run.run_dir.write_state("stopped", 0, "self-check")
             return TrainResult("finished", run.run_dir.root, 0, "self-check", result)
-        reason = run_steps(run, stop)
+        with heart.watching():
+            reason = run_steps(run, stop)
         complete_save(run)
         return end_run(run, reason)
 
@@ -178,14 +185,20 @@ def only_one_run(run_dir: RunDir, parallel: Parallel) -> Iterator[None]:
 
 
 @contextmanager
-def failures_recorded(run_dir: RunDir, parallel: Parallel) -> Iterator[list[Assembled]]:
-    """Leave failures/rank_N.json behind if the work in it raises; the work adds its run to the list when it has one."""
+def failures_recorded(run_dir: RunDir, parallel: Parallel, heart: Heart) -> Iterator[list[Assembled]]:
+    """Leave failures/rank_N.json behind if the work in it raises; the work adds its run to the list when it has one.
+
+    The error of a collective becomes one that names the rank to blame.
+    """
     so_far: list[Assembled] = []
     try:
         yield so_far
     except BaseException as error:
         step = so_far[0].progress.step if so_far else 0
-        record_failure(run_dir, parallel.rank, step, error, was_running=bool(so_far))
+        explained = heart.explain(error)
+        record_failure(run_dir, parallel.rank, step, explained, was_running=bool(so_far))
+        if explained is not error:
+            raise explained from error
         raise
 
 

@@ -33,6 +33,7 @@ def save(run: Assembled, best_logits: Logits | None) -> None:
     best_logits: those of the validation rows, if this step is the best so far. They travel in its checkpoint.
     Raises CheckpointError on every rank if anything could not be written, also of the one before. Collective.
     """
+    run.parallel.whereabouts.at("saving")
     complete_save(run)
     check_log(run)
     content = describe_progress(run.progress, run.rows.identity, run.engine, run.class_shares)

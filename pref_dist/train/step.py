@@ -30,18 +30,21 @@ def take_step(run: Assembled, planned: PlannedStep) -> TakenStep:
     config, plan = run.config, run.plan
     micro_batches = planned.for_rank(run.parallel.rank, run.parallel.world_size)
     global_weight = weigh_step(run.train_table, planned)
-    loss_share, row_losses = 0.0, []
+    loss_share, row_losses, whereabouts = 0.0, [], run.parallel.whereabouts
     with within_budget(run, "train.token_budget"):
         for place, micro_batch in enumerate(micro_batches):
+            whereabouts.at(f"the forward of micro-batch {place + 1} of {len(micro_batches)}", planned.step)
             batch = build_batch(run.train_table, micro_batch, run.layout).to(run.parallel.device)
             seed_dropout(config.run.seed, planned.epoch, planned.index, micro_batch.index)
             is_last = place == len(micro_batches) - 1
             losses = cross_entropy(run.engine.forward(batch.inputs, is_last), batch.target)
             loss = share_of_step(losses, batch.weight, global_weight=global_weight)
+            whereabouts.at(f"the backward of micro-batch {place + 1} of {len(micro_batches)}")
             run.engine.backward(loss, is_last)
             loss_share += float(loss.detach())
             row_losses.append(losses.detach())
         factor = learning_rate_factor(planned.step, plan.num_steps, config.train.warmup_fraction, config.train.schedule)
+        whereabouts.at("the update")
         return TakenStep(loss_share, run.engine.step(factor), micro_batches, row_losses)
 
 
