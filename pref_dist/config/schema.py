@@ -49,6 +49,14 @@ class ParallelSection(Section):
         "auto", description="Number of processes, asserted at start; auto takes what is found."
     )
     timeout_seconds: PositiveInt = Field(600, description="A collective that waits longer ends the process.")
+    activation_checkpointing: bool = Field(
+        False, description="Compute the layers' activations again in the backward: less memory, a third more work."
+    )
+    compile: bool = Field(
+        False,
+        description="Train with torch.compile of each layer (single, ddp, zero0, zero1, zero2): quicker steps, a slow "
+        "start. Evaluation and prediction do not compile, so that they agree to the bit.",
+    )
 
 
 class SourceSection(Section):
@@ -235,6 +243,8 @@ CHANGEABLE = frozenset(
         "parallel.backend",
         "parallel.world_size",
         "parallel.timeout_seconds",
+        "parallel.activation_checkpointing",
+        "parallel.compile",
         "data.test",  # where it decides over rows, the order of rows tells
         "data.cache_dir",
         "data.num_workers",

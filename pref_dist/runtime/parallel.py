@@ -10,7 +10,7 @@ import torch
 import torch.distributed
 from torch import nn
 
-from pref_dist.config.schema import ParallelSection, Precision
+from pref_dist.config.schema import Backend, ParallelSection, Precision
 from pref_dist.errors import ParallelError
 from pref_dist.runtime.engine import Engine, EngineSettings, InferenceEngine
 from pref_dist.runtime.precision import check_precision
@@ -18,6 +18,9 @@ from pref_dist.runtime.replicated import ReplicatedEngine
 from pref_dist.runtime.topology import Topology, find_topology, settle_topology
 
 T = TypeVar("T")
+
+# Where a layer's weights are whole before its forward begins.
+COMPILING: tuple[Backend, ...] = ("single", "ddp", "zero0", "zero1", "zero2", "zero2_offload")
 
 
 class Parallel:
@@ -140,6 +143,7 @@ def start_parallel(request: ParallelSection, deterministic: bool = False) -> Par
     Raises ParallelError if the back-end or the number of ranks is not what was asked for.
     """
     topology = settle_topology(find_topology(os.environ), request)
+    check_compile(request, topology.backend)
     device = choose_device(topology)
     set_environment(topology, device)
     if deterministic:
@@ -148,6 +152,15 @@ def start_parallel(request: ParallelSection, deterministic: bool = False) -> Par
     if topology.world_size > 1 or topology.backend not in ("single", "ddp"):
         connect(topology, device, request.timeout_seconds)
     return Parallel(topology, device)
+
+
+def check_compile(request: ParallelSection, backend: Backend) -> None:
+    """Raise ParallelError where layers cannot be compiled whole."""
+    if request.compile and backend not in COMPILING:
+        raise ParallelError(
+            f"parallel.compile=true, but parallel.backend={backend} gathers weights inside the layers, which cuts them "
+            f"into pieces or hangs. Set parallel.compile=false, or use {', '.join(COMPILING)}."
+        )
 
 
 def choose_device(topology: Topology) -> torch.device:

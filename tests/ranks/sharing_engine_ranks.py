@@ -94,7 +94,7 @@ class Session:
         from pref_dist.runtime.parallel import start_parallel
 
         os.environ |= launch_env(backend)
-        if backend != "fsdp2":
+        if backend.startswith("zero"):
             zero_file = write_zero_file(backend, out / f"zero_{os.environ['RANK']}.json")
             os.environ["ACCELERATE_DEEPSPEED_CONFIG_FILE"] = str(zero_file)
         self.parallel = start_parallel(ParallelSection(backend=backend, timeout_seconds=60))
