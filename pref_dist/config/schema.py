@@ -54,8 +54,8 @@ class ParallelSection(Section):
     )
     compile: bool = Field(
         False,
-        description="Train with torch.compile of each layer (single, ddp, zero0, zero1, zero2): quicker steps, a slow "
-        "start. Evaluation and prediction do not compile, so that they agree to the bit.",
+        description="Train with torch.compile of each layer (not under ZeRO-3): meant for GPUs; the start is slower by a "
+        "minute or more. Evaluation and prediction do not compile, so that they agree to the bit.",
     )
 
 

@@ -20,7 +20,7 @@ from pref_dist.runtime.topology import Topology, find_topology, settle_topology
 T = TypeVar("T")
 
 # Where a layer's weights are whole before its forward begins.
-COMPILING: tuple[Backend, ...] = ("single", "ddp", "zero0", "zero1", "zero2", "zero2_offload")
+COMPILING: tuple[Backend, ...] = ("single", "ddp", "zero0", "zero1", "zero2", "zero2_offload", "fsdp2")
 
 
 class Parallel:
@@ -156,10 +156,17 @@ def start_parallel(request: ParallelSection, deterministic: bool = False) -> Par
 
 def check_compile(request: ParallelSection, backend: Backend) -> None:
     """Raise ParallelError where layers cannot be compiled whole."""
-    if request.compile and backend not in COMPILING:
+    if not request.compile:
+        return
+    if backend not in COMPILING:
         raise ParallelError(
             f"parallel.compile=true, but parallel.backend={backend} gathers weights inside the layers, which cuts them "
-            f"into pieces or hangs. Set parallel.compile=false, or use {', '.join(COMPILING)}."
+            f"into pieces. Set parallel.compile=false, or use one of {', '.join(COMPILING)}."
+        )
+    if backend == "fsdp2" and request.activation_checkpointing:
+        raise ParallelError(
+            "parallel.compile=true and parallel.activation_checkpointing=true do not go together on "
+            "parallel.backend=fsdp2, where the first step would hang. Set one of them to false, or use ddp or zero2."
         )
 
 

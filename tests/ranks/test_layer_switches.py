@@ -17,16 +17,16 @@ from tests.ranks.launch_ranks import check_ranks_succeeded, run_ranks
 
 pytestmark = [pytest.mark.ranks, pytest.mark.timeout(400)]
 SCRIPT = Path(__file__).parent / "layer_switch_ranks.py"
-# back-end: (ranks, switches); a compilation takes up to a minute, so only two launches compile.
+# back-end: (ranks, switches); a compilation takes up to a minute, and later launches find much of it in a cache.
 LAUNCHES = {
     "single": (1, ["compile"]),
     "ddp": (2, ["recompute", "both"]),
     "zero3": (2, ["recompute"]),
-    "fsdp2": (2, ["recompute"]),
+    "fsdp2": (2, ["recompute", "compile"]),
 }
 LOSS_BOUND, PARAMETER_BOUND = 1e-5, 1e-6
 RECOMPUTING = [backend for backend, (_, switches) in LAUNCHES.items() if "recompute" in switches]
-COMPILING = [("single", "compile"), ("ddp", "both")]
+COMPILING = [("single", "compile"), ("ddp", "both"), ("fsdp2", "compile")]
 Figures = Callable[[str], list[dict[str, Any]]]
 
 
@@ -71,16 +71,24 @@ def test_compiled_layers_train_as_others_do_although_there_is_dropout(
         assert rank[switch]["num_graphs"] > 0
 
 
-def test_an_evaluation_is_not_compiled_and_gives_the_same_bits(figures_of: Figures) -> None:
-    for rank in figures_of("single"):
+@pytest.mark.parametrize("backend", ["single", "fsdp2"])
+def test_an_evaluation_is_not_compiled_and_gives_the_same_bits(figures_of: Figures, backend: str) -> None:
+    for rank in figures_of(backend):
         assert rank["evaluation"] == {"num_graphs": 0, "difference": 0.0}
 
 
-@pytest.mark.parametrize("backend", ["zero3", "zero3_offload", "fsdp2"])
+@pytest.mark.parametrize("backend", ["zero3", "zero3_offload"])
 def test_compiling_is_refused_where_weights_are_gathered_inside_the_layers(backend: Any) -> None:
     with pytest.raises(ParallelError, match=rf"parallel\.compile=true, but parallel\.backend={backend}"):
         check_compile(ParallelSection(compile=True), backend)
     check_compile(ParallelSection(compile=False), backend)
+
+
+def test_compiling_and_recomputing_together_are_refused_on_fsdp2_alone() -> None:
+    both = ParallelSection(compile=True, activation_checkpointing=True)
+    with pytest.raises(ParallelError, match=r"parallel\.activation_checkpointing=true do not go together"):
+        check_compile(both, "fsdp2")
+    check_compile(both, "ddp")
 
 
 def test_a_model_that_cannot_do_it_is_an_error() -> None:
