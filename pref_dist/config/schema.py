@@ -54,7 +54,7 @@ class ParallelSection(Section):
     )
     compile: bool = Field(
         False,
-        description="Train with torch.compile of each layer (not under ZeRO-3): meant for GPUs; the start is slower by a "
+        description="Train with torch.compile of each layer, for GPUs; not under ZeRO-3. The start is slower by a "
         "minute or more. Evaluation and prediction do not compile, so that they agree to the bit.",
     )
 

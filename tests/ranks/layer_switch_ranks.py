@@ -101,7 +101,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    session = Session(arguments.backend, arguments.precision, arguments.out)
+    # A compilation may take another rank a minute longer.
+    session = Session(arguments.backend, arguments.precision, arguments.out, timeout_seconds=280)
     figures: dict[str, Any] = {}
     figures["plain"], plain = train(session, "plain")
     for switch in arguments.switches:

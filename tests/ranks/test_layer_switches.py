@@ -6,14 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from pref_dist.config.schema import ParallelSection
+from pref_dist.config.load import with_values
+from pref_dist.config.schema import ParallelSection, RunConfig
 from pref_dist.errors import ConfigError, ModelError, ParallelError
+from pref_dist.models.build import BuiltModel
 from pref_dist.models.compiling import compile_layers
+from pref_dist.models.layers import list_layers
 from pref_dist.models.recompute import recompute_activations
-from pref_dist.runtime.parallel import check_compile
+from pref_dist.runtime.parallel import Parallel, start_parallel
+from pref_dist.runtime.topology import Topology
+from pref_dist.train.assemble import build_engine
 from tests.ranks.accelerate_ranks import Tiny
 from tests.ranks.launch_ranks import check_ranks_succeeded, run_ranks
+from tests.ranks.run_verb import launch_env
+from tests.ranks.tiny_problem import build_model
 
 pytestmark = [pytest.mark.ranks, pytest.mark.timeout(400)]
 SCRIPT = Path(__file__).parent / "layer_switch_ranks.py"
@@ -77,18 +85,40 @@ def test_an_evaluation_is_not_compiled_and_gives_the_same_bits(figures_of: Figur
         assert rank["evaluation"] == {"num_graphs": 0, "difference": 0.0}
 
 
-@pytest.mark.parametrize("backend", ["zero3", "zero3_offload"])
-def test_compiling_is_refused_where_weights_are_gathered_inside_the_layers(backend: Any) -> None:
-    with pytest.raises(ParallelError, match=rf"parallel\.compile=true, but parallel\.backend={backend}"):
-        check_compile(ParallelSection(compile=True), backend)
-    check_compile(ParallelSection(compile=False), backend)
+@pytest.mark.parametrize(
+    ("backend", "request_", "message"),
+    [
+        ("zero3", ParallelSection(compile=True), r"parallel\.compile=true, but parallel\.backend=zero3 gathers"),
+        ("zero3_offload", ParallelSection(compile=True), r"parallel\.backend=zero3_offload gathers"),
+        (
+            "fsdp2",
+            ParallelSection(compile=True, activation_checkpointing=True),
+            r"parallel\.activation_checkpointing=true do not go together on parallel\.backend=fsdp2",
+        ),
+    ],
+)
+def test_compiling_is_refused_at_start_where_it_does_not_work(
+    monkeypatch: pytest.MonkeyPatch, backend: str, request_: ParallelSection, message: str
+) -> None:
+    for name, value in launch_env(backend).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ParallelError, match=message):
+        start_parallel(request_)
 
 
-def test_compiling_and_recomputing_together_are_refused_on_fsdp2_alone() -> None:
-    both = ParallelSection(compile=True, activation_checkpointing=True)
-    with pytest.raises(ParallelError, match=r"parallel\.activation_checkpointing=true do not go together"):
-        check_compile(both, "fsdp2")
-    check_compile(both, "ddp")
+@pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated:DeprecationWarning")  # inductor imports it
+@pytest.mark.parametrize("is_on", [False, True])
+def test_a_run_turns_on_what_its_config_asks_for(is_on: bool) -> None:
+    module = build_model(0)
+    heads = tuple(name for name, _ in module.named_parameters() if name.startswith("classifier"))
+    config = with_values(
+        RunConfig(), train__precision="fp32", parallel__compile=is_on, parallel__activation_checkpointing=is_on
+    )
+    alone = Parallel(Topology("single", 1, 0, 0), torch.device("cpu"))
+    build_engine(config, BuiltModel(module, heads, (), has_segments=False), alone)
+    for layer in list_layers(module).values():
+        assert layer.gradient_checkpointing is is_on
+        assert (layer._compiled_call_impl is not None) is is_on
 
 
 def test_a_model_that_cannot_do_it_is_an_error() -> None:
