@@ -53,6 +53,14 @@ class ParallelSection(Section):
         description="A rank that waits for others for longer ends the run, and names who did not come; in training "
         "also one that needs longer for anything (a micro-batch, an evaluation batch, a file of a checkpoint).",
     )
+    activation_checkpointing: bool = Field(
+        False, description="Compute the layers' activations again in the backward: less memory, a third more work."
+    )
+    compile: bool = Field(
+        False,
+        description="Train with torch.compile of each layer, for GPUs; not under ZeRO-3. The start is slower by a "
+        "minute or more. Evaluation and prediction do not compile, so that they agree to the bit.",
+    )
 
 
 class SourceSection(Section):
@@ -239,6 +247,8 @@ CHANGEABLE = frozenset(
         "parallel.backend",
         "parallel.world_size",
         "parallel.timeout_seconds",
+        "parallel.activation_checkpointing",
+        "parallel.compile",
         "data.test",  # where it decides over rows, the order of rows tells
         "data.cache_dir",
         "data.num_workers",

@@ -42,7 +42,8 @@ def infer_logits(
     for micro_batch in share_out(batches, parallel.rank, parallel.world_size):
         parallel.whereabouts.at("evaluation")
         batch = build_batch(task.table, micro_batch, task.layout).to(parallel.device)
-        with torch.no_grad():
+        # Not compiled, where a run trains so: then every evaluation and prediction gives the same bits.
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             result = forward(batch.inputs)
         if len(micro_batch.rows):
             rows.append(micro_batch.rows)

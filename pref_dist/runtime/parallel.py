@@ -9,7 +9,7 @@ import torch
 import torch.distributed
 from torch import nn
 
-from pref_dist.config.schema import ParallelSection, Precision
+from pref_dist.config.schema import Backend, ParallelSection, Precision
 from pref_dist.errors import ParallelError
 from pref_dist.runtime.engine import Engine, EngineSettings, InferenceEngine
 from pref_dist.runtime.heartbeat import Whereabouts, limit_of_collectives
@@ -19,6 +19,9 @@ from pref_dist.runtime.replicated import ReplicatedEngine
 from pref_dist.runtime.topology import Topology, find_topology, settle_topology
 
 T = TypeVar("T")
+
+# Where a layer's weights are whole before its forward begins.
+COMPILING: tuple[Backend, ...] = ("single", "ddp", "zero0", "zero1", "zero2", "zero2_offload", "fsdp2")
 
 
 class Parallel:
@@ -150,6 +153,7 @@ def start_parallel(request: ParallelSection, deterministic: bool = False) -> Par
     Raises ParallelError if the back-end or the number of ranks is not what was asked for.
     """
     topology = settle_topology(find_topology(os.environ), request)
+    check_compile(request, topology.backend)
     device = choose_device(topology)
     set_environment(topology, device)
     if deterministic:
@@ -158,6 +162,22 @@ def start_parallel(request: ParallelSection, deterministic: bool = False) -> Par
     if topology.world_size > 1 or topology.backend not in ("single", "ddp"):
         connect(topology, device, request.timeout_seconds)
     return Parallel(topology, device)
+
+
+def check_compile(request: ParallelSection, backend: Backend) -> None:
+    """Raise ParallelError where layers cannot be compiled whole."""
+    if not request.compile:
+        return
+    if backend not in COMPILING:
+        raise ParallelError(
+            f"parallel.compile=true, but parallel.backend={backend} gathers weights inside the layers, which cuts them "
+            f"into pieces. Set parallel.compile=false, or use one of {', '.join(COMPILING)}."
+        )
+    if backend == "fsdp2" and request.activation_checkpointing:
+        raise ParallelError(
+            "parallel.compile=true and parallel.activation_checkpointing=true do not go together on "
+            "parallel.backend=fsdp2, where the first step would hang. Set one of them to false, or use ddp or zero2."
+        )
 
 
 def choose_device(topology: Topology) -> torch.device:

@@ -24,6 +24,8 @@ from pref_dist.models.build import (
     count_parameters,
     describe_parameters,
 )
+from pref_dist.models.compiling import compile_layers
+from pref_dist.models.recompute import recompute_activations
 from pref_dist.models.source import find_model_folder
 from pref_dist.optim import OptimizerSettings, build_parameter_groups
 from pref_dist.run_dir import RunDir
@@ -210,6 +212,10 @@ def build_engine(config: RunConfig, built: BuiltModel, parallel: Parallel) -> En
     settings = EngineSettings(
         train.precision, train.clip_norm, train.initial_loss_scale, train.loss_scale_growth_interval
     )
+    if config.parallel.activation_checkpointing:
+        recompute_activations(built.module)
+    if config.parallel.compile:
+        compile_layers(built.module)
     return parallel.build_engine(built.module, groups, settings, config.parallel.timeout_seconds)
 
 

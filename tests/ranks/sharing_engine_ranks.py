@@ -89,15 +89,15 @@ def write_zero_file(backend: str, path: Path) -> Path:
 class Session:
     """The engines of one rank, all of one back-end and precision."""
 
-    def __init__(self, backend: str, precision: str, out: Path) -> None:
+    def __init__(self, backend: str, precision: str, out: Path, timeout_seconds: int = 60) -> None:
         from pref_dist.config.schema import ParallelSection
         from pref_dist.runtime.parallel import start_parallel
 
         os.environ |= launch_env(backend)
-        if backend != "fsdp2":
+        if backend.startswith("zero"):
             zero_file = write_zero_file(backend, out / f"zero_{os.environ['RANK']}.json")
             os.environ["ACCELERATE_DEEPSPEED_CONFIG_FILE"] = str(zero_file)
-        self.parallel = start_parallel(ParallelSection(backend=backend, timeout_seconds=60))
+        self.parallel = start_parallel(ParallelSection(backend=backend, timeout_seconds=timeout_seconds))
         self.precision = precision
 
     def build(self, seed: int, clip_norm: float | None, **more: Any) -> tuple[Any, nn.Module]:

@@ -22,7 +22,7 @@ class MicroBatch:
         return replace(self, weight=torch.zeros_like(self.weight))
 
 
-def build_model(seed: int) -> nn.Module:
+def build_model(seed: int, dropout: float = 0.0) -> nn.Module:
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(seed)
@@ -34,8 +34,8 @@ def build_model(seed: int) -> nn.Module:
         intermediate_size=64,
         max_position_embeddings=32,
         num_labels=3,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
     )
     return BertForSequenceClassification(config)
 
