@@ -74,13 +74,16 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     try:
         manifest = read_json(folder / "manifest.json")
         version, files = manifest["format_version"], manifest["files"]
-    except (CheckpointError, KeyError, TypeError) as error:
+        named = folder_of_step(folder.parent, manifest["step"]).name
+    except (CheckpointError, KeyError, TypeError, ValueError) as error:
         raise DamagedCheckpointError(f"{folder / 'manifest.json'} is damaged: {error}") from error
     if version != FORMAT_VERSION:
         raise CheckpointError(
             f"{folder} has format {version}; this version of pref_dist reads {FORMAT_VERSION}. "
             "Go on with the version that wrote it, or start anew with --fresh."
         )
+    if folder.name != named:
+        raise DamagedCheckpointError(f"{folder / 'manifest.json'} is damaged: it says that this is {named}.")
     for name, entry in files.items():
         path = folder / name
         if not path.is_file():

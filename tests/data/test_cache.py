@@ -186,9 +186,7 @@ def test_a_flipped_byte_is_found_by_the_check(write_csv, record, data, wordpiece
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "flipped"])
-def test_a_shard_that_is_cut_or_gone_or_has_a_flipped_bit_is_found_on_opening(
-    write_csv, data, wordpiece, cache_dir, damage
-):
+def test_a_shard_that_is_cut_or_gone_or_flipped_is_found_on_opening(write_csv, data, wordpiece, cache_dir, damage):
     path = write_csv(3)
     shard = open_tokens(path, data, wordpiece, cache_dir).folder / "rows-00000.arrow"
     content = shard.read_bytes()

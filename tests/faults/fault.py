@@ -38,7 +38,7 @@ class Fault:
         return Path(self.mark).exists()
 
     def __str__(self) -> str:
-        who = "all ranks" if self.rank is None else f"rank {self.rank}"
+        who = "any rank" if self.rank is None else f"rank {self.rank}"
         steps = f" of step {', '.join(map(str, self.steps))}" if self.place not in ("tokenising", "rehearsal") else ""
         value = f" {self.value}" if self.value else ""
         return f"{self.strike}{value} on {who} in {self.place}{steps}, place {self.count}"

@@ -129,14 +129,18 @@ def inject_stopped_rank(injection: Injection) -> None:
     arguments = ["train", str(run.yaml), "--set", f"parallel.timeout_seconds={TIMEOUT_SECONDS}"]
     with launched(injection.folder, "ddp", 2, arguments) as launch:
         launch.wait_until(lambda: count_steps(run.dir) >= step)
-        launch.find("pref_dist", rank=rank).send_signal(signal.SIGSTOP)
+        stopped = launch.find("pref_dist", rank=rank)
+        stopped.send_signal(signal.SIGSTOP)
         since = time.monotonic()
         await_standstill(launch, run)
         code = end_of(launch, TIMEOUT_SECONDS + UNTIL_GONE_SECONDS - (time.monotonic() - since))
         injection.say(f"all gone after {time.monotonic() - since:.0f} s")
         text = launch.text()
-    if code != PARALLEL_ERROR or f"rank {rank}" not in text.lower():
-        raise NotSurvivedError(f"the launcher ended with {code}; rank {rank} stood still\n{text[-3000:]}")
+    # By its process as well: "[rank 1]" also stands before what rank 1 itself says.
+    if code != PARALLEL_ERROR or f"rank {rank} (" not in text or f"pid {stopped.pid})" not in text:
+        raise NotSurvivedError(
+            f"the launcher ended with {code}; rank {rank}, pid {stopped.pid}, stood still\n{text[-3000:]}"
+        )
     injection.finish(run, "ddp", 2)
     injection.check_equals(run, "ddp", 2, LONG)
 

@@ -106,6 +106,18 @@ def test_damaged_newer_checkpoints_never_push_out_good_ones(saved):
     assert list_steps(folder) == [2, 4]
 
 
+@pytest.mark.parametrize("flipped", [('"step": 3', '"step": 7'), ('"step": 3', '"step": "3"'), ('"step"', '"stdp"')])
+def test_a_manifest_whose_step_was_damaged_is_passed_over(saved, flipped):
+    """Without a step it could not be used, and with a later one the plan would seem to have shrunk."""
+    folder, *_ = saved
+    manifest = folder / "step_000003" / "manifest.json"
+    assert flipped[0] in manifest.read_text()
+    manifest.write_text(manifest.read_text().replace(*flipped))
+    said: list[str] = []
+    assert find_newest(folder, said.append).step == 2
+    assert "step 3 is unusable" in said[0]
+
+
 def test_if_all_are_damaged_nothing_is_chosen_and_nothing_deleted(saved):
     folder, *_ = saved
     for manifest in folder.glob("*/manifest.json"):
