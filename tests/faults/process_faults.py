@@ -137,7 +137,7 @@ def inject_stopped_rank(injection: Injection) -> None:
         injection.say(f"all gone after {time.monotonic() - since:.0f} s")
         text = launch.text()
     # By its process as well: "[rank 1]" also stands before what rank 1 itself says.
-    if code != PARALLEL_ERROR or f"rank {rank} (" not in text or f"pid {stopped.pid})" not in text:
+    if code != PARALLEL_ERROR or f"rank {rank} (" not in text.lower() or f"pid {stopped.pid})" not in text:
         raise NotSurvivedError(
             f"the launcher ended with {code}; rank {rank}, pid {stopped.pid}, stood still\n{text[-3000:]}"
         )
