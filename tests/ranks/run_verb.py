@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -30,8 +31,13 @@ def run_verb(backend: str, world_size: int, args: Sequence[str], timeout: float 
 
 def read_losses(run_dir: Path, key: str = "loss") -> list[float]:
     """The training loss (or another figure) of every step, in order."""
+    return [step[key] for step in read_steps(run_dir)]
+
+
+def read_steps(run_dir: Path) -> list[dict[str, Any]]:
+    """The line of every step, in the order of metrics.jsonl."""
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [line[key] for line in lines if "loss" in line]
+    return [line for line in lines if "loss" in line]
 
 
 def read_weights(run_dir: Path, step: int | None = None) -> dict[str, np.ndarray]:

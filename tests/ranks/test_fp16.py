@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.ranks.launch_ranks import check_ranks_succeeded
-from tests.ranks.run_verb import largest_loss_difference, read_losses, run_verb
+from tests.ranks.run_verb import largest_loss_difference, read_losses, read_steps, run_verb
 
 pytestmark = [
     pytest.mark.ranks,
@@ -25,11 +25,6 @@ OVERFLOWING = {
         "max_skipped_steps": 40,
     }
 }
-
-
-def read_steps(run_dir):
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if "loss" in line]
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from tests.ranks.run_verb import (
     largest_loss_difference,
     launch_env,
     read_losses,
+    read_steps,
     read_weights,
     run_verb,
 )
@@ -27,11 +28,6 @@ def run_with(fault, backend, world_size, run_yaml, *more):
     asked = ["--set", f"parallel.backend={backend}", "--set", f"parallel.world_size={world_size}", *more]
     command = [*map(str, fault), "train", str(run_yaml), *asked]
     return run_ranks("tests.ranks.guard_ranks", world_size, command, launch_env(backend), timeout=240)
-
-
-def read_steps(run_dir):
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if "loss" in line]
 
 
 @pytest.fixture(scope="module")

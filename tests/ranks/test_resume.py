@@ -1,6 +1,7 @@
 """Promise 2: a stopped or killed run goes on by starting the same command again, to the same weights."""
 
 import json
+import random
 import shutil
 import signal
 import time
@@ -15,6 +16,7 @@ from tests.ranks.run_verb import (
     largest_loss_difference,
     launch_env,
     read_losses,
+    read_steps,
     read_weights,
     run_verb,
 )
@@ -144,12 +146,19 @@ def test_kill_9_goes_on_from_the_last_checkpoint_and_each_step_stands_once(write
     check_ranks_succeeded(again)
     assert "Going on from" in again[0].stdout
     assert_equals_whole(run_dir, whole_run("ddp", 2))
-    steps = [
-        json.loads(line)["step"]
-        for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        if '"loss"' in line
-    ]
-    assert steps == list(range(1, LAST + 1))
+    assert [line["step"] for line in read_steps(run_dir)] == list(range(1, LAST + 1))
+
+
+def test_five_interruptions_at_random_leave_the_same_losses_and_each_step_once(write_run, whole_run):
+    draw = random.Random(20261122)
+    run_yaml, run_dir = write_run("interrupted", **SETTINGS)
+    for at_step in sorted(draw.sample(range(2, LAST - 2), 5)):
+        number = draw.choice((signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL))
+        train_until_signal(run_yaml, run_dir, "ddp", 2, number, draw.randrange(2), at_step)
+        assert state_of(run_dir)["state"] != "finished"
+    check_ranks_succeeded(run_verb("ddp", 2, ["train", str(run_yaml)]))
+    assert_equals_whole(run_dir, whole_run("ddp", 2))
+    assert [line["step"] for line in read_steps(run_dir)] == list(range(1, LAST + 1))
 
 
 @pytest.mark.parametrize("damage", ["half_written", "flipped_byte"])
