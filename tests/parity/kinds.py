@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from itertools import product
 
 STEPS = 20
-# AdamW hides a constant factor on the gradient; its norm does not.
-NORM_BOUND = 1e-4
 
 
 @dataclass(frozen=True)
@@ -17,12 +15,13 @@ class Bound:
     norm: float
 
 
-# fp32 and fp64: the design's. 16 bits: twice what was measured (EXPERIMENTS.md), where a wrong sum would show, too.
+# fp32 and fp64: the design's. The 16 bits: about four times what was measured (docs/parity.md); there DeepSpeed's
+# engines round in other places than autocast does. AdamW hides a constant factor on the gradient; its norm does not.
 BOUNDS = {
-    "fp32": Bound(1e-5, 1e-6, NORM_BOUND),
+    "fp32": Bound(1e-5, 1e-6, 1e-4),
     "fp64": Bound(1e-12, 1e-12, 1e-12),
-    "bf16": Bound(1e-2, 1e-4, 0.1),
-    "fp16": Bound(1e-3, 1e-4, 0.02),
+    "bf16": Bound(1e-4, 1e-4, 0.05),
+    "fp16": Bound(1e-4, 1e-4, 0.005),
 }
 
 

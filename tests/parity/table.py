@@ -15,7 +15,31 @@ norm (relative). fp64 is not there for DeepSpeed, which has none.
 
 def render_page(measured: Measured) -> str:
     """Return the page: a table for each precision, a line a back-end and number of ranks."""
-    return "\n".join((HEAD, *(render_precision(precision, measured) for precision in BOUNDS)))
+    tables = (render_precision(precision, measured) for precision in BOUNDS)
+    return "\n".join((HEAD, render_summary(measured), *tables))
+
+
+def render_summary(measured: Measured) -> str:
+    """Return the table that the README has, too: a line a back-end, a cell a precision."""
+    backends: dict[str, list[int]] = {}
+    for backend, ranks in measured:
+        backends.setdefault(backend, []).append(ranks)
+    lines = [
+        "Worst of all cells (loss / parameters):",
+        "",
+        f"| back-end | ranks | {' | '.join(BOUNDS)} |",
+        "|---" * (len(BOUNDS) + 2) + "|",
+    ]
+    for backend, ranks in backends.items():
+        cells = [found for place, cell in measured.items() if place[0] == backend for found in cell.items()]
+        worst = (render_worst([found for kind, found in cells if kind.precision == precision]) for precision in BOUNDS)
+        lines.append(f"| {backend} | {', '.join(map(str, ranks))} | {' | '.join(worst)} |")
+    bounds = (f"{bound.loss:g} / {bound.parameter:g}" for bound in BOUNDS.values())
+    return "\n".join((*lines, f"| bound | | {' | '.join(bounds)} |", ""))
+
+
+def render_worst(found: list[Difference]) -> str:
+    return f"{max(one.loss for one in found):.0e} / {max(one.parameter for one in found):.0e}" if found else ""
 
 
 def render_precision(precision: str, measured: Measured) -> str:

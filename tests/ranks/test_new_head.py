@@ -1,4 +1,4 @@
-"""A head that no weight file holds, under ZeRO: the seed's on all ranks, trained, saved, and the same when loaded again.
+"""A head that no weight file holds, under ZeRO: the seed's on all ranks, trained, saved, and loaded the same.
 
 transformers #17336 and DeepSpeed #7669: there it stayed poor in silence under stage 3.
 """
