@@ -9,8 +9,11 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
+
+import psutil
 
 # Before anything imports torch: as in the ranks, so that what is compared was made alike.
 os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
@@ -90,11 +93,21 @@ def main() -> int:
         print("Interrupted.", file=sys.stderr)
         return 130
     finally:
+        kill_descendants()
         if passed:
             shutil.rmtree(root, ignore_errors=True)
         else:
             print(f"What the runs have left is in {root}.", file=sys.stderr)
     return 0 if passed else 1
+
+
+def kill_descendants() -> None:
+    """Kill what still runs: an interrupt may come between the start of a process and our taking note of it."""
+    descendants = psutil.Process().children(recursive=True)
+    for process in descendants:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(descendants, timeout=10)
 
 
 def interrupt(*_: object) -> NoReturn:
