@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pref_dist.data.batches import BatchLayout, TokenRows, build_batch
 from pref_dist.data.plan import Lengths, Rows, check_budget, plan_evaluation, share_out
-from pref_dist.errors import TrainingError
+from pref_dist.errors import OutOfMemoryError, TrainingError
+from pref_dist.runtime.memory import first_line, is_out_of_memory
 from pref_dist.runtime.parallel import Parallel
 
 
@@ -35,22 +36,37 @@ def infer_logits(
     """Return the logits (n, 3) in the order of `task.rows`, on every rank; collective.
 
     The cut into batches does not depend on the number of ranks, and every rank runs equally many.
-    Raises TrainingError if a logit is not finite.
+    Raises TrainingError if a logit is not finite, OutOfMemoryError on the rank where a batch does not fit.
     """
     batches = plan_evaluation(task.rows, task.lengths, task.token_budget)
     rows, logits = [], []
     for micro_batch in share_out(batches, parallel.rank, parallel.world_size):
         parallel.whereabouts.at("evaluation")
         batch = build_batch(task.table, micro_batch, task.layout).to(parallel.device)
-        # Not compiled, where a run trains so: then every evaluation and prediction gives the same bits.
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-            result = forward(batch.inputs)
+        result = answer(forward, batch.inputs, task.token_budget)
         if len(micro_batch.rows):
             rows.append(micro_batch.rows)
-            logits.append(result.cpu().numpy())
+            logits.append(result.numpy())
     joined = join_parts(parallel.gather((rows, logits)), task.rows)
     check_finite(joined, task.table.row_numbers[task.rows])
     return joined
+
+
+def answer(
+    forward: Callable[[Mapping[str, Tensor]], Tensor], inputs: Mapping[str, Tensor], token_budget: int
+) -> Tensor:
+    """Return one batch's logits (R, C), on the host."""
+    try:
+        # Not compiled, where a run trains so: then every evaluation and prediction gives the same bits.
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            return forward(inputs).cpu()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(
+            f"There is no memory for a batch of evaluate.token_budget={token_budget:,} tokens ({first_line(error)}). "
+            f"Lower it, for example by --set evaluate.token_budget={token_budget // 2}."
+        ) from error
 
 
 def join_parts(

@@ -15,6 +15,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(message in str(error) for message in MESSAGES)
 
 
+def first_line(error: BaseException) -> str:
+    """Return what an error says, short enough for a sentence."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 def release() -> None:
     """Give back what nothing refers to any more, graphs of a failed forward included."""
     gc.collect()

@@ -14,7 +14,7 @@ from pref_dist.errors import OutOfMemoryError
 from pref_dist.files import read_json, write_json
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.log import Speaker
-from pref_dist.runtime.memory import is_out_of_memory
+from pref_dist.runtime.memory import first_line, is_out_of_memory
 from pref_dist.train.assemble import Assembled, PlannedRows
 
 Setting = Literal["train.token_budget", "evaluate.token_budget"]
@@ -108,7 +108,3 @@ def shrink(run: Assembled, setting: Setting, error: BaseException) -> OutOfMemor
     return OutOfMemoryError(
         f"{what}The next start uses {smaller:,}: start the same command again to go on from the last checkpoint."
     )
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

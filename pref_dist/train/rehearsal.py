@@ -4,12 +4,11 @@ from pref_dist.data.batches import Batch, build_batch
 from pref_dist.data.plan import Lengths, MicroBatch, Plan
 from pref_dist.errors import OutOfMemoryError
 from pref_dist.losses import cross_entropy, share_of_step
-from pref_dist.runtime.memory import is_out_of_memory, release
+from pref_dist.runtime.memory import first_line, is_out_of_memory, release
 from pref_dist.train.assemble import Assembled
 from pref_dist.train.memory import (
     REMEDY,
     budgets_of,
-    first_line,
     fit_rows,
     halve,
     masks_differ,

@@ -1,6 +1,6 @@
 """A rank of a real run, with one fault of the machine or the model put in from outside.
 
-    python -m tests.ranks.guard_ranks FAULT RANK FIRST_STEP LAST_STEP train RUN.yaml ...
+    python -m tests.ranks.guard_ranks FAULT RANK FIRST_STEP LAST_STEP VERB ...
 
 nan_loss, nan_gradient: the first row's loss, or its gradient, is NaN on that rank in these steps (from 1).
 memory: on that rank there is no room for more than FIRST_STEP tokens, from step LAST_STEP on (0: from the start).
@@ -71,24 +71,27 @@ def poison(fault: str, rank: int, first_step: int, last_step: int) -> None:
 
 
 def bound_memory(rank: int, most_tokens: int, from_step: int, trains: bool) -> None:
-    build_engine = Parallel.build_engine
     now = [0]
 
-    def build(self: Parallel, *arguments: Any) -> Any:
-        engine = build_engine(self, *arguments)
-        forward = engine.forward
+    def bound(build: Callable[..., Any]) -> Callable[..., Any]:
+        def build_bounded(self: Parallel, *arguments: Any) -> Any:
+            engine = build(self, *arguments)
+            forward = engine.forward
 
-        def bounded(inputs: Any, is_last: bool = True) -> Tensor:
-            is_hit = torch.is_grad_enabled() == trains and inputs["input_ids"].numel() > most_tokens
-            if is_hit and self.rank == rank and now[0] >= from_step:
-                torch.empty(1 << 60, dtype=torch.uint8)  # fails as any allocation does that finds no room
-            logits: Tensor = forward(inputs, is_last)
-            return logits
+            def run_bounded(inputs: Any, is_last: bool = True) -> Tensor:
+                is_hit = torch.is_grad_enabled() == trains and inputs["input_ids"].numel() > most_tokens
+                if is_hit and self.rank == rank and now[0] >= from_step:
+                    torch.empty(1 << 60, dtype=torch.uint8)  # fails as any allocation does that finds no room
+                logits: Tensor = forward(inputs, is_last)
+                return logits
 
-        engine.forward = bounded
-        return engine
+            engine.forward = run_bounded
+            return engine
 
-    Parallel.build_engine = build  # type: ignore[method-assign]
+        return build_bounded
+
+    for name in ("build_engine", "build_inference_engine"):
+        setattr(Parallel, name, bound(getattr(Parallel, name)))
     follow_steps(lambda _, step: now.__setitem__(0, step))
 
 

@@ -23,10 +23,10 @@ TRAINING_FAILED, OUT_OF_MEMORY = 7, 9
 NAMED_ROW = r"1 rows on rank 1 \(row \d+ of \S*train.csv with id \S+\)"
 
 
-def run_with(fault, backend, world_size, run_yaml, *more):
-    """Train with a fault; see guard_ranks.py."""
+def run_with(fault, backend, world_size, run, *more, verb="train"):
+    """Train, or do something else, with a fault; see guard_ranks.py."""
     asked = ["--set", f"parallel.backend={backend}", "--set", f"parallel.world_size={world_size}", *more]
-    command = [*map(str, fault), "train", str(run_yaml), *asked]
+    command = [*map(str, fault), verb, str(run), *asked]
     return run_ranks("tests.ranks.guard_ranks", world_size, command, launch_env(backend), timeout=240)
 
 
@@ -150,6 +150,12 @@ def test_an_evaluation_without_room_leaves_its_own_smaller_budget(write_run):
     assert json.loads((run_dir / "fitted_budgets.json").read_text()) == {
         "evaluate.token_budget": {"asked": 800, "fits": 400}
     }
+    (failed,) = run_with(fault, "single", 1, run_dir, "--no-baselines", verb="evaluate")
+    assert failed.exit_code == OUT_OF_MEMORY
+    remedy = "--set evaluate.token_budget=400"
+    assert remedy in failed.stderr
+    evaluated = run_with(fault, "single", 1, run_dir, "--no-baselines", *remedy.split(), verb="evaluate")
+    check_ranks_succeeded(evaluated)
 
 
 def test_a_longest_row_that_does_not_fit_is_an_error_with_the_remedy(write_run):
