@@ -16,11 +16,14 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 import psutil
+
+from tests.ranks.nursery import DEEPSPEED_MODULES, LATE_VARIABLES, MODULES, ForkedProcess, Nursery
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.05
@@ -48,7 +51,7 @@ class RankResult:
 
 @dataclass
 class _Rank:
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | ForkedProcess
     stdout: IO[bytes]
     stderr: IO[bytes]
 
@@ -122,12 +125,12 @@ def start_ranks(
     env: added to this process's environment, over FIXED_ENV.
     """
     is_file = isinstance(script, Path) or script.endswith(".py")
-    command = [sys.executable, *([str(script)] if is_file else ["-m", str(script)]), *args]
+    command = [*([str(script)] if is_file else ["-m", str(script)]), *args]
     port = find_free_port()
     running = RunningRanks()
     try:
         for rank in range(world_size):
-            running.ranks.append(_start_one(command, rank_env(rank, world_size, port) | dict(env or {})))
+            running.ranks.append(_start_rank(command, rank_env(rank, world_size, port), env or {}))
     except BaseException:
         running.kill()
         raise
@@ -185,10 +188,31 @@ def rank_env(rank: int, world_size: int, port: int) -> dict[str, str]:
     return inherited | FIXED_ENV | own
 
 
+def _start_rank(command: list[str], own: dict[str, str], changes: Mapping[str, str]) -> _Rank:
+    """Fork a rank from a nursery; start it anew where its environment matters to what a nursery has imported."""
+    env = own | dict(changes) | {"PWD": str(REPO_ROOT)}
+    if not all(name.startswith(LATE_VARIABLES) for name in changes) or "PREF_DIST_TESTS_START_ANEW" in os.environ:
+        return _start_one([sys.executable, *command], env)
+    stdout, stderr = _open_outputs()
+    nursery = _find_nursery(uses_deepspeed="ACCELERATE_USE_DEEPSPEED" in changes)
+    return _Rank(nursery.start(command, env, stdout.fileno(), stderr.fileno()), stdout, stderr)
+
+
+@cache
+def _find_nursery(uses_deepspeed: bool) -> Nursery:
+    env = {key: value for key, value in rank_env(0, 1, 0).items() if key not in RENDEZVOUS}
+    if uses_deepspeed:
+        return Nursery(env | {"DS_ACCELERATOR": "cpu"}, DEEPSPEED_MODULES)
+    return Nursery(env, MODULES)
+
+
+def _open_outputs() -> tuple[IO[bytes], IO[bytes]]:
+    # Files, not pipes: a rank that nobody reads from must never block on a full pipe. RunningRanks closes them.
+    return tempfile.TemporaryFile(), tempfile.TemporaryFile()
+
+
 def _start_one(command: list[str], env: dict[str, str]) -> _Rank:
-    # Files, not pipes: a rank that nobody reads from must never block on a full pipe.
-    stdout = tempfile.TemporaryFile()  # noqa: SIM115 (RunningRanks closes it)
-    stderr = tempfile.TemporaryFile()  # noqa: SIM115
+    stdout, stderr = _open_outputs()
     process = subprocess.Popen(
         command,
         env=env,
