@@ -4,6 +4,7 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.faults.classes import CLASSES
@@ -33,8 +34,11 @@ def start_harness(tmp_path: Path):
 
 
 def has_ranks(harness: Launched) -> bool:
-    with suppress(AssertionError):
-        return harness.find("tests.faults.faulty_rank").is_running()
+    """Whether the process that ranks are forked from has forked any."""
+    for process in harness.descendants():
+        with suppress(psutil.NoSuchProcess):
+            if "tests.ranks.nursery" in process.cmdline() and process.children():
+                return True
     return False
 
 

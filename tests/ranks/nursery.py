@@ -69,6 +69,7 @@ class Nursery:
     """The test's side: one process that forks, as long as the tests run."""
 
     def __init__(self, env: Mapping[str, str], modules: Sequence[str]) -> None:
+        self._number = 0
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with other:
             command = [sys.executable, "-m", "tests.ranks.nursery", str(other.fileno()), *modules]
@@ -83,11 +84,17 @@ class Nursery:
         return ForkedProcess(self, answer["pid"])
 
     def ask(self, request: Mapping[str, Any], files: Sequence[int] = ()) -> Any:
-        socket.send_fds(self._socket, [json.dumps(request).encode()], list(files))
-        answer = self._socket.recv(MESSAGE_BYTES)
-        if not answer:
-            raise RuntimeError(f"The nursery of ranks has ended with exit code {self._process.wait()}.")
-        return json.loads(answer)
+        self._number += 1
+        message = json.dumps({**request, "number": self._number}).encode()
+        socket.send_fds(self._socket, [message], list(files))
+        while True:
+            received = self._socket.recv(MESSAGE_BYTES)
+            if not received:
+                raise RuntimeError(f"The nursery of ranks has ended with exit code {self._process.wait()}.")
+            answer = json.loads(received)
+            # Another one is for a request whose asker was interrupted (Ctrl-C, a test's time limit).
+            if answer["number"] == self._number:
+                return answer
 
     def close(self) -> None:
         self._socket.close()
@@ -112,7 +119,7 @@ def serve(requests: socket.socket) -> None:
             for file in files:
                 os.close(file)
             answer = {"pid": pid}
-        requests.send(json.dumps(answer).encode())
+        requests.send(json.dumps({**answer, "number": request["number"]}).encode())
 
 
 def become(request: Mapping[str, Any], files: Sequence[int]) -> NoReturn:
