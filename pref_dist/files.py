@@ -27,6 +27,12 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove the files in a folder that `write_bytes` had not named yet when its process was killed."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """As write_bytes, of a text in UTF-8."""
     write_bytes(path, text.encode())

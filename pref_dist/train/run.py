@@ -14,7 +14,7 @@ from pref_dist.config.load import with_values
 from pref_dist.config.schema import RunConfig
 from pref_dist.data.prepare import write_audit
 from pref_dist.errors import ConfigError
-from pref_dist.files import read_json, write_json
+from pref_dist.files import read_json, remove_unfinished, write_json
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.agreement import on_main
 from pref_dist.runtime.checkpoint import list_steps, recover
@@ -106,6 +106,7 @@ def begin(run: Assembled) -> None:
     """
     if run.options.is_anew:
         remove_run(run.run_dir)
+    remove_unfinished(run.run_dir.root)
     for left_over in (run.run_dir.failures, run.run_dir.heartbeats):
         shutil.rmtree(left_over, ignore_errors=True)
     if run.progress.step < run.plan.num_steps:

@@ -142,7 +142,10 @@ def test_kill_9_goes_on_from_the_last_checkpoint_and_each_step_stands_once(write
     run_yaml, run_dir = write_run("killed", **SETTINGS)
     results = train_until_signal(run_yaml, run_dir, "ddp", 2, signal.SIGKILL, 0, at_step=11)
     assert results[0].exit_code == -signal.SIGKILL
+    unfinished = run_dir / ".best.json.12345.tmp"  # as a kill between writing and naming leaves it
+    unfinished.touch()
     again = run_verb("ddp", 2, ["train", str(run_yaml)])
+    assert not unfinished.exists()
     check_ranks_succeeded(again)
     assert "Going on from" in again[0].stdout
     assert_equals_whole(run_dir, whole_run("ddp", 2))
