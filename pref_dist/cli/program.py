@@ -74,7 +74,7 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         code = 130
-    except Exception as error:
+    except Exception as error:  # whatever it is, the process must end, and by the right exit code
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             say_error(f"The disk has no more room, or a quota or limit is reached: {error}. Make room and start again.")
             code = CheckpointError.exit_code

@@ -40,7 +40,8 @@ class BuiltModel:
     @property
     def input_embeddings(self) -> nn.Module:
         """The table of token embeddings; its output is (R, T, H)."""
-        table: nn.Module = self.module.get_input_embeddings()  # type: ignore[operator]
+        model: Any = self.module
+        table: nn.Module = model.get_input_embeddings()
         return table
 
 

@@ -38,7 +38,8 @@ class SegmentClassifier(nn.Module):
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the table of token embeddings, as transformers' own classes do."""
-        table: nn.Module = self.get_submodule(self.base_model_prefix).get_input_embeddings()  # type: ignore[operator]
+        encoder: Any = self.get_submodule(self.base_model_prefix)
+        table: nn.Module = encoder.get_input_embeddings()
         return table
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, segment_ends: Tensor) -> SequenceClassifierOutput:

@@ -7,6 +7,7 @@ dropout 0 its losses stay the same; with dropout each micro-batch has masks of i
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 from pref_dist.config.schema import RunConfig
@@ -58,8 +59,8 @@ def say_budgets(config: RunConfig, budgets: Budgets, speaker: Speaker) -> None:
     for setting, asked in asked_budgets(config).items():
         if budgets[setting] < asked:
             speaker.say(
-                f"WARNING: {setting}={asked:,} did not fit in memory: {budgets[setting]:,} is used instead."
-                + masks_differ(config)
+                f"WARNING: {setting}={asked:,} did not fit in memory: {budgets[setting]:,} is used instead "
+                f"(delete {RunDir(Path(config.run.dir)).fitted_budgets} to try it again)." + masks_differ(config)
             )
 
 

@@ -4,6 +4,7 @@ from pref_dist.data.batches import Batch, build_batch
 from pref_dist.data.plan import Lengths, MicroBatch, Plan
 from pref_dist.errors import OutOfMemoryError
 from pref_dist.losses import cross_entropy, share_of_step
+from pref_dist.runtime.agreement import on_main
 from pref_dist.runtime.memory import first_line, is_out_of_memory, release
 from pref_dist.train.assemble import Assembled
 from pref_dist.train.memory import (
@@ -34,8 +35,11 @@ def rehearse(run: Assembled) -> None:
         if smaller is None:
             raise OutOfMemoryError(f"{what} It holds but the longest row. {REMEDY}")
         run.rows = fit_rows(run.rows, budgets_of(run) | {"train.token_budget": smaller})
-        if run.parallel.is_main:
-            write_budgets(run.config, run.run_dir, budgets_of(run))
+        on_main(
+            run.parallel,
+            run.run_dir.fitted_budgets.name,
+            lambda: write_budgets(run.config, run.run_dir, budgets_of(run)),
+        )
         run.speaker.say(f"WARNING: {what} Trying {smaller:,}.{masks_differ(run.config)}")
 
 

@@ -218,7 +218,12 @@ def end_run(run: Assembled, stop_reason: str) -> TrainResult:
     metrics: dict[str, Any] = {}
     if not stop_reason:
         assert run.progress.best is not None, "the end of a run always evaluates"
-        metrics = {**run.progress.best, "seconds": run.progress.seconds, "class_shares": run.class_shares}
+        metrics = {
+            **run.progress.best,
+            "seconds": run.progress.seconds,
+            "skipped_steps": run.progress.skipped_steps,
+            "class_shares": run.class_shares,
+        }
     state: Literal["finished", "stopped"] = "stopped" if stop_reason else "finished"
     on_main(run.parallel, "The end of the run", lambda: write_end(run, state, stop_reason, metrics))
     return TrainResult(state, run.run_dir.root, run.progress.step, stop_reason, metrics, run.parallel.is_main)

@@ -80,10 +80,12 @@ def name_gradients(run: Assembled, planned: PlannedStep) -> str:
     """
     with gradients_of_inputs(run) as finite:
         taken = take_step(run, planned)
+    if len(finite) != len(taken.micro_batches):  # frozen embeddings have no gradient, on any rank
+        return "Which rows' gradient is not finite cannot be told: the input embeddings are not trained."
     bad = [
         int(row)
         for micro_batch, rows_are_finite in zip(taken.micro_batches, finite, strict=True)
-        for row, is_finite in zip(micro_batch.rows, rows_are_finite, strict=False)
+        for row, is_finite in zip(micro_batch.rows, rows_are_finite, strict=False)  # a spare one has no row
         if not is_finite
     ]
     return name_rows(run, bad, "gradient") or "No single row's gradient is: only their sum."

@@ -18,9 +18,8 @@ from tests.data.format_cases import FILES, HERE, TIE, A, B, contents, read, writ
 def test_the_layout_is_recognised_and_no_row_is_lost(name, format):
     assert open_source(SourceRequest(HERE / name)).format == format
     checked = read(name)
-    num_lines = len((HERE / name).read_text(encoding="utf-8").splitlines())
     if name.endswith("jsonl"):
-        assert len(checked.rows) == num_lines
+        assert len(checked.rows) == len((HERE / name).read_text(encoding="utf-8").splitlines())
     else:
         assert len(checked.rows) == len(pd.read_csv(HERE / name))
     assert checked.is_labelled

@@ -56,7 +56,7 @@ def inject_one(scene: Scene, name: str, seed: int, number: int) -> Outcome:
         injection = Injection(scene, name, seed, number, attempt)
 
         def end(verdict: str, why: object = "", made: Injection = injection) -> Outcome:
-            return Outcome(name, number, verdict, "; ".join(made.said), str(why), time.monotonic() - started)  # type: ignore[arg-type]
+            return Outcome(name, number, verdict, "; ".join(made.said), str(why), time.monotonic() - started)
 
         try:
             CLASSES[name](injection)

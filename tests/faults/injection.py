@@ -42,7 +42,7 @@ class Injection:
 
     def fault(self, strike: Strike, place: Place, **details: object) -> Fault:
         """Describe a fault and say so; its mark lies in this injection's folder."""
-        fault = Fault(strike, place, mark=str(self.folder / f"mark_{self.num_starts}"), **details)  # type: ignore[arg-type]
+        fault = Fault(strike, place, mark=str(self.folder / f"mark_{self.num_starts}"), **details)
         self.say(str(fault))
         return fault
 

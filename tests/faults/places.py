@@ -78,7 +78,7 @@ def wrap_engines(fault: Fault, passage: Passage) -> None:
             engine.forward = wrap_forward(fault, passage, engine.forward)
         return engine
 
-    Parallel.build_engine = build  # type: ignore[method-assign]
+    Parallel.build_engine = build
 
 
 def wrap_forward(fault: Fault, passage: Passage, forward: Callable[..., Any]) -> Callable[..., Any]:

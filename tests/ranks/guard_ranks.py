@@ -3,6 +3,7 @@
     python -m tests.ranks.guard_ranks FAULT RANK FIRST_STEP LAST_STEP VERB ...
 
 nan_loss, nan_gradient: the first row's loss, or its gradient, is NaN on that rank in these steps (from 1).
+nan_gradient_frozen: the same while the input embeddings are not trained.
 memory: on that rank there is no room for more than FIRST_STEP tokens, from step LAST_STEP on (0: from the start).
 evaluation_memory: the same without gradients.
 """
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import pref_dist.train.assemble as assemble_module
 import pref_dist.train.step as step_module
 from pref_dist.cli.program import main
 from pref_dist.data.plan import PlannedStep
@@ -60,6 +62,8 @@ def poison(fault: str, rank: int, first_step: int, last_step: int) -> None:
 
     cross_entropy = step_module.cross_entropy
     change = poison_first if fault == "nan_loss" else NanGradient.apply
+    if fault == "nan_gradient_frozen":
+        freeze_embeddings()
 
     def poisoned(logits: Tensor, target: Tensor) -> Tensor:
         losses = cross_entropy(logits, target)
@@ -68,6 +72,17 @@ def poison(fault: str, rank: int, first_step: int, last_step: int) -> None:
 
     step_module.cross_entropy = poisoned
     follow_steps(tell)
+
+
+def freeze_embeddings() -> None:
+    build_model = assemble_module.build_model
+
+    def build(*arguments: Any) -> Any:
+        built = build_model(*arguments)
+        built.module.base_model.embeddings.requires_grad_(False)
+        return built
+
+    assemble_module.build_model = build
 
 
 def bound_memory(rank: int, most_tokens: int, from_step: int, trains: bool) -> None:

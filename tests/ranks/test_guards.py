@@ -59,6 +59,7 @@ def test_a_loss_that_is_nan_on_one_rank_changes_nothing_on_all_and_its_row_is_na
     check_ranks_succeeded(results)
     steps = read_steps(run_dir)
     assert [step["step"] for step in steps if step.get("skipped")] == [5]
+    assert json.loads((run_dir / "metrics.json").read_text())["skipped_steps"] == 1
     assert [step["step"] for step in steps] == list(range(1, 21))
     assert re.search(f"Step 5 was skipped.* The loss is not finite of {NAMED_ROW}", results[0].stdout)
     assert largest_difference(weights, read_weights(run_dir)) <= 1e-6
@@ -77,6 +78,15 @@ def test_too_many_skipped_steps_end_all_ranks_and_name_step_rank_and_row(write_r
     assert json.loads((run_dir / "state.json").read_text())["state"] == "failed"
 
 
+def test_where_the_embeddings_are_frozen_too_many_skipped_steps_still_end_with_their_reason(write_run):
+    run_yaml, _ = write_run("frozen", train={"max_skipped_steps": 1})
+    results = run_with(("nan_gradient_frozen", 1, 4, 99), "ddp", 2, run_yaml)
+    assert [result.exit_code for result in results] == [TRAINING_FAILED] * 2
+    for result in results:
+        assert "2 steps in a row (up to step 5)" in result.stderr
+        assert "the input embeddings are not trained" in result.stderr
+
+
 @pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_fp16_supported(), reason="this CPU has no fp16 arithmetic")
 @pytest.mark.parametrize("backend", ["ddp", "zero2"])
 def test_a_loss_scale_that_cannot_fall_any_further_ends_the_run(write_run, backend):
@@ -87,10 +97,11 @@ def test_a_loss_scale_that_cannot_fall_any_further_ends_the_run(write_run, backe
     assert "loss scale of fp16 has fallen below 1 at step 2" in results[0].stderr
 
 
-def test_a_budget_that_does_not_fit_on_one_rank_is_halved_on_all_before_the_first_step(write_run, reference):
+@pytest.mark.parametrize("backend", ["ddp", "zero0", "zero1"])
+def test_a_budget_that_does_not_fit_on_one_rank_is_halved_on_all_before_the_first_step(write_run, reference, backend):
     losses, weights = reference()
-    run_yaml, run_dir = write_run("rehearsal")
-    results = run_with(("memory", 1, 110, 0), "ddp", 2, run_yaml)
+    run_yaml, run_dir = write_run(f"rehearsal_{backend}")
+    results = run_with(("memory", 1, 110, 0), backend, 2, run_yaml)
     check_ranks_succeeded(results)
     # 400 -> 200 -> 100
     assert "WARNING: train.token_budget=400 does not fit in memory (rank 1: " in results[0].stdout
@@ -118,7 +129,7 @@ def test_where_ranks_wait_for_each_other_in_forward_the_next_start_takes_the_sma
     assert "The next start uses 200" in results[1].stderr
     again = run_with(fault, backend, 2, run_yaml)
     check_ranks_succeeded(again)
-    assert "WARNING: train.token_budget=400 did not fit in memory: 200 is used instead." in again[0].stdout
+    assert "WARNING: train.token_budget=400 did not fit in memory: 200 is used instead (delete" in again[0].stdout
     assert largest_loss_difference(losses, read_losses(run_dir)) <= 1e-5
     assert largest_difference(weights, read_weights(run_dir)) <= 1e-6
 
