@@ -23,6 +23,10 @@ T = TypeVar("T")
 # Where a layer's weights are whole before its forward begins.
 COMPILING: tuple[Backend, ...] = ("single", "ddp", "zero0", "zero1", "zero2", "zero2_offload", "fsdp2")
 
+# Groups that were left stay in memory. DDP's reducer, collected later, would else be the last to hold one: it would
+# wait for gloo's thread to end, with Python's lock held, and that thread for this lock, to drop a tensor (torch 2.13).
+LEFT_GROUPS: list[Any] = []
+
 
 class Parallel:
     """This process among its ranks. Build it by `start_parallel`, end it by `stop`."""
@@ -144,6 +148,7 @@ class Parallel:
     def stop(self) -> None:
         """Leave the process group. Not after an error: another rank may never come."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
+            LEFT_GROUPS.append(torch.distributed.group.WORLD)
             torch.distributed.destroy_process_group()
 
 
