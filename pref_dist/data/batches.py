@@ -1,98 +1,123 @@
 """From planned rows to the tensors that a model reads."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pref_dist.data.layout import BatchLayout, TokenRows
+from pref_dist.data.orders import SWAPPED_CLASSES, swap_tokens
 from pref_dist.data.plan import MicroBatch
 from pref_dist.labels import NUM_CLASSES
 
-
-class TokenRows(Protocol):
-    """What batches need of a token table (`data/cache.py`)."""
-
-    @property
-    def training_targets(self) -> NDArray[np.float64]: ...
-
-    @property
-    def weights(self) -> NDArray[np.float64]: ...
-
-    @property
-    def row_numbers(self) -> NDArray[np.int64]: ...
-
-    @property
-    def segment_ends(self) -> NDArray[np.int32]: ...
-
-    def input_ids(self, row: int) -> NDArray[np.int32]: ...
-
-
-@dataclass(frozen=True)
-class BatchLayout:
-    """How a model wants its rows: padding id, and whether it reads where the segments end."""
-
-    pad_id: int
-    has_segments: bool
+Tokens = list[NDArray[np.int32]]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch as tensors.
+    """One micro-batch as tensors: L lines of tokens, P rows in the order in which they are shown.
 
-    inputs: input_ids and attention_mask, each (R, T) int64, and, where the model reads it, segment_ends
-    (R, 3) int64: the exclusive ends of prompt, A and B in the row.
-    target: (R, 3) class probabilities to learn. weight: (R,) in the loss, 0 for the row of a spare micro-batch.
-    row: (R,) place in the token table, -1 for the row of a spare micro-batch.
+    inputs: input_ids and attention_mask, each (L, T) int64, and, where the model reads it, segment_ends (P, 3) int64,
+    the exclusive ends of prompt, A and B in the row, or sides (P, 2) int64, the lines of the first and the second
+    response. With one sequence a row, L is P; a siamese row has two lines, also where it is shown in both orders.
+    target: (P, 3) class probabilities to learn. weight: (P,) in the loss, 0 for the row of a spare micro-batch.
+    line_rows: (L,) place in the token table of the row that a line belongs to, -1 in a spare micro-batch.
     """
 
     inputs: dict[str, Tensor]
     target: Tensor
     weight: Tensor
-    row: Tensor
+    line_rows: NDArray[np.int64]
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(
             {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()},
             self.target.to(device, non_blocking=True),
             self.weight.to(device, non_blocking=True),
-            self.row,
+            self.line_rows,
         )
 
 
 def build_batch(table: TokenRows, micro_batch: MicroBatch, layout: BatchLayout) -> Batch:
-    """Read the rows of a micro-batch and pad them on the right to the longest."""
+    """Read the rows of a micro-batch and pad them on the right to the longest line."""
     if len(micro_batch.rows) == 0:
         return build_spare_batch(table, layout)
-    tokens = [table.input_ids(int(row)) for row in micro_batch.rows]
-    num_rows, width = len(tokens), max(len(ids) for ids in tokens)
-    input_ids = np.full((num_rows, width), layout.pad_id, dtype=np.int64)
-    attention_mask = np.zeros((num_rows, width), dtype=np.int64)
-    for place, ids in enumerate(tokens):
-        input_ids[place, : len(ids)] = ids
-        attention_mask[place, : len(ids)] = 1
-    inputs = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(attention_mask)}
-    if layout.has_segments:
-        inputs["segment_ends"] = torch.from_numpy(table.segment_ends[micro_batch.rows].astype(np.int64))
+    rows = micro_batch.rows
+    is_swapped = np.zeros(len(rows), dtype=np.bool_) if micro_batch.is_swapped is None else micro_batch.is_swapped
+    if layout.num_sequences == 2:
+        inputs, line_rows = read_pairs(table, rows, is_swapped, layout)
+    else:
+        inputs, line_rows = read_joint(table, rows, is_swapped, layout), rows
     return Batch(
         inputs,
-        target=torch.from_numpy(np.ascontiguousarray(table.training_targets[micro_batch.rows])),
-        weight=torch.from_numpy(table.weights[micro_batch.rows]),
-        row=torch.from_numpy(micro_batch.rows),
+        target=torch.from_numpy(swap_classes(table.training_targets[rows], is_swapped)),
+        weight=torch.from_numpy(table.weights[rows]),
+        line_rows=line_rows,
     )
 
 
+def swap_classes(values: NDArray[np.float64], is_swapped: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return what belongs to the classes of rows (P, 3), with A's and B's exchanged where a row is swapped."""
+    return np.where(is_swapped[:, None], values[:, SWAPPED_CLASSES], values)
+
+
+def read_joint(
+    table: TokenRows, rows: NDArray[np.int64], is_swapped: NDArray[np.bool_], layout: BatchLayout
+) -> dict[str, Tensor]:
+    tokens: Tokens = [table.input_ids(int(row)) for row in rows]
+    ends = table.segment_ends[rows]
+    for place in np.flatnonzero(is_swapped):
+        assert layout.swap is not None, "settings whose rows cannot be swapped are refused at start"
+        tokens[place], ends[place] = swap_tokens(tokens[place], ends[place], layout.swap)
+    inputs = pad(tokens, layout.pad_id)
+    if layout.has_segments:
+        inputs["segment_ends"] = torch.from_numpy(ends.astype(np.int64))
+    return inputs
+
+
+def read_pairs(
+    table: TokenRows, rows: NDArray[np.int64], is_swapped: NDArray[np.bool_], layout: BatchLayout
+) -> tuple[dict[str, Tensor], NDArray[np.int64]]:
+    """Return the inputs of a siamese model, and the row of each line; each row has its two lines once."""
+    # In the order of their first showing, longest first.
+    found, first, places = np.unique(rows, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    places = np.argsort(order)[places]
+    lines: Tokens = []
+    for row in found[order]:
+        ends = table.segment_ends[row]
+        lines += np.split(table.input_ids(int(row)), [ends[len(ends) // 2 - 1]])
+    inputs = pad(lines, layout.pad_id)
+    first_lines = 2 * places
+    sides = np.stack((first_lines + is_swapped, first_lines + ~is_swapped), axis=1)
+    inputs["sides"] = torch.from_numpy(sides.astype(np.int64))
+    return inputs, np.repeat(found[order], 2)
+
+
+def pad(tokens: Tokens, pad_id: int) -> dict[str, Tensor]:
+    """Return input_ids and attention_mask (L, T) of lines of tokens."""
+    num_lines, width = len(tokens), max(len(ids) for ids in tokens)
+    input_ids = np.full((num_lines, width), pad_id, dtype=np.int64)
+    attention_mask = np.zeros((num_lines, width), dtype=np.int64)
+    for place, ids in enumerate(tokens):
+        input_ids[place, : len(ids)] = ids
+        attention_mask[place, : len(ids)] = 1
+    return {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(attention_mask)}
+
+
 def build_spare_batch(table: TokenRows, layout: BatchLayout) -> Batch:
-    """One token of the table's first row with weight 0: what a rank runs when it has no rows left."""
-    token = torch.tensor([[int(table.input_ids(0)[0])]], dtype=torch.int64)
+    """One token of the table's first row with weight 0 a line: what a rank runs when it has no rows left."""
+    token = torch.tensor([[int(table.input_ids(0)[0])]] * layout.num_sequences, dtype=torch.int64)
     inputs = {"input_ids": token, "attention_mask": torch.ones_like(token)}
     if layout.has_segments:
         inputs["segment_ends"] = torch.ones((1, 3), dtype=torch.int64)
+    if layout.num_sequences == 2:
+        inputs["sides"] = torch.tensor([[0, 1]])
     return Batch(
         inputs,
         target=torch.full((1, NUM_CLASSES), 1.0 / NUM_CLASSES, dtype=torch.float64),
         weight=torch.zeros(1, dtype=torch.float64),
-        row=torch.full((1,), -1, dtype=torch.int64),
+        line_rows=np.full(layout.num_sequences, -1, dtype=np.int64),
     )

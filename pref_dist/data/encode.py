@@ -110,7 +110,7 @@ class EncodedRows:
 class RowEncoder:
     """Encodes rows for one tokenizer and one way of making tokens of text: the settings of `data`.
 
-    `template` is joint, seed_joint or seed_siamese, `truncation` fair, last_rounds, left or right,
+    `template` is one of `templates.SEGMENT_NAMES`, `truncation` fair, last_rounds, left or right,
     `clean` none or seed_ascii. `fair` and `last_rounds` treat A and B alike; `left` and `right`
     cannot. No policy cuts a character into halves, but for `right` with a seed template, which
     gives exactly what `tokenizer(text, truncation=True, max_length=max_tokens)` of transformers does.

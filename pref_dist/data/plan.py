@@ -1,6 +1,6 @@
-"""The batch plan: which rows make which optimiser step, and which micro-batch runs on which rank.
+"""The batch plan: which rows make which optimiser step, in which order of A and B, and on which rank.
 
-A pure function of (lengths, rows_per_step, token_budget, micro_batch_multiple, seed, epoch). The
+A pure function of (lengths, rows_per_step, token_budget, micro_batch_multiple, swap, seed, epoch). The
 number of ranks only decides who runs a micro-batch, never what is in it.
 """
 
@@ -14,7 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pref_dist.config.schema import Swap
 from pref_dist.data.mixing import mix64
+from pref_dist.data.orders import orders_of
 from pref_dist.errors import PlanError
 
 Rows = NDArray[np.int64]
@@ -31,10 +33,13 @@ class MicroBatch:
     """Rows that go through the model together; no rows: a spare one, run with weight 0.
 
     index is its place in the step, the same on any number of ranks (dropout is seeded by it).
+    is_swapped: (R,) whether a row is shown with A and B exchanged; None: none is. In training with both orders a row
+    stands there twice.
     """
 
     index: int
     rows: Rows
+    is_swapped: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +72,10 @@ def share_out(micro_batches: tuple[MicroBatch, ...], rank: int, world_size: int)
 
 @dataclass(frozen=True)
 class Plan:
-    """All steps of a run over `rows` (n,), whose token counts are `lengths` (n,).
+    """All steps of a run over `rows` (n,), which take up `lengths` (n,) tokens of a batch.
 
+    num_tokens: (n,) tokens of each row without padding; None: `lengths`. The two sequences of a siamese row are padded
+    to the longer one. shares_orders: the model reads a row once for both of its orders, so that `paired` costs nothing.
     Raises PlanError where a single row is longer than the token budget.
     """
 
@@ -80,6 +87,9 @@ class Plan:
     seed: int
     epochs: int
     max_steps: int | None = None
+    swap: Swap = "none"
+    shares_orders: bool = False
+    num_tokens: Lengths | None = None
 
     def __post_init__(self) -> None:
         check_budget(self.rows, self.lengths, self.token_budget, "train.token_budget")
@@ -97,7 +107,8 @@ class Plan:
     def digest(self) -> str:
         """Names everything that the order of rows depends on."""
         settings = (self.rows_per_step, self.token_budget, self.micro_batch_multiple, self.seed)
-        content = hashlib.sha256(repr(settings).encode())
+        orders = () if self.swap == "none" else (self.swap, self.shares_orders)
+        content = hashlib.sha256(repr(settings + orders).encode())
         content.update(np.ascontiguousarray(self.rows).data)
         content.update(np.ascontiguousarray(self.lengths).data)
         return content.hexdigest()
@@ -124,23 +135,39 @@ class Plan:
 
     def _plan_block(self, epoch: int, index: int, chosen: Rows) -> Iterator[PlannedStep]:
         """Yield the steps from `index` on that are made of `chosen` (S, R), places in `rows`, a step a line."""
+        num_rows = chosen.shape[1]
         chosen, lengths = sort_longest_first(chosen, self.lengths[chosen])
-        rows, num_tokens = self.rows[chosen], lengths.sum(axis=1).tolist()
+        copies = 2 if self.swap == "paired" else 1
+        if not self.shares_orders:
+            chosen, lengths = chosen.repeat(copies, axis=1), lengths.repeat(copies, axis=1)
+        num_tokens = (lengths if self.num_tokens is None else self.num_tokens[chosen]).sum(axis=1).tolist()
         cuts = cut_steps(lengths, self.token_budget, self.micro_batch_multiple)
+        if self.shares_orders:
+            chosen = chosen.repeat(copies, axis=1)
+            cuts = [cut._replace(borders=[copies * border for border in cut.borders]) for cut in cuts]
+        rows = self.rows[chosen]
+        orders = orders_of(rows, self.swap, self.seed, epoch)
         for place, cut in enumerate(cuts):
-            parts = [rows[place, start:end] for start, end in pairwise(cut.borders)]
             yield PlannedStep(
                 step=epoch * self.steps_per_epoch + index + place,
                 epoch=epoch,
                 index=index + place,
-                micro_batches=tuple(MicroBatch(number, part) for number, part in enumerate(parts)),
-                num_rows=rows.shape[1],
+                micro_batches=deal(rows[place], None if orders is None else orders[place], cut.borders),
+                num_rows=num_rows,
                 num_tokens=num_tokens[place],
                 num_padded_tokens=cut.num_padded_tokens,
             )
 
 
-def check_budget(rows: Rows, lengths: Lengths, token_budget: int, setting: str) -> None:
+def deal(rows: Rows, orders: NDArray[np.bool_] | None, borders: list[int]) -> tuple[MicroBatch, ...]:
+    """Return a step's micro-batches: its rows (R,), cut at `borders`."""
+    return tuple(
+        MicroBatch(number, rows[start:end], None if orders is None else orders[start:end])
+        for number, (start, end) in enumerate(pairwise(borders))
+    )
+
+
+def check_budget(rows: Rows, lengths: Lengths, token_budget: int, setting: str, num_sequences: int = 1) -> None:
     """Raise PlanError if there is no row, or a single one does not fit. `rows` (n,) name them, as in their file."""
     if len(rows) == 0:
         raise PlanError("There is no row to plan: every row was set aside or held out. Check data.train.")
@@ -150,7 +177,7 @@ def check_budget(rows: Rows, lengths: Lengths, token_budget: int, setting: str) 
         raise PlanError(
             f"{len(too_long):,} of {len(rows):,} rows exceed {setting}={token_budget:,} "
             f"(first: row {rows[first]} with {lengths[first]:,} tokens).\n"
-            f"Lower data.max_tokens to {token_budget:,} or raise {setting} to {longest:,}."
+            f"Lower data.max_tokens to {token_budget // num_sequences:,} or raise {setting} to {longest:,}."
         )
 
 

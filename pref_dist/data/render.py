@@ -17,6 +17,8 @@ from pref_dist.data.rows import Turn
 
 # A line of its own, since a byte-level tokenizer then reads what follows as the start of a line.
 HEADERS = ("Prompt:\n", "Response A:\n", "Response B:\n")
+# Of a sequence with one response, which does not know whether it is A or B.
+SIAMESE_HEADERS = ("Prompt:\n", "Response:\n")
 # Stands where something was cut out.
 CUT_MARKER = " ... "
 

@@ -1,6 +1,6 @@
 """Templates (`data.template`): which text a row becomes, and where its segments lie among the tokens.
 
-`joint` tokenises each turn of each segment on its own, between special tokens that no text can
+`joint` and `siamese` tokenise each turn of each segment on its own, between special tokens that no text can
 contain. The seed templates tokenise one string, as the notebooks did, and find the segments in it
 by character offsets. A chunk of rows is tokenised at once.
 
@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 import numpy as np
 from tokenizers import Tokenizer
 
-from pref_dist.data.render import CUT_MARKER, HEADERS, render_joint
+from pref_dist.data.render import CUT_MARKER, HEADERS, SIAMESE_HEADERS, render_joint
 from pref_dist.data.rows import Row, Turn
 from pref_dist.data.seed_text import (
     SeedSequence,
@@ -30,14 +30,15 @@ from pref_dist.data.sequences import ChunkTokens, Frame, Ranges
 from pref_dist.data.text_tokens import TextTokenizer
 from pref_dist.data.truncate import Ints
 
-TemplateName = Literal["joint", "seed_joint", "seed_siamese"]
+TemplateName = Literal["joint", "siamese", "seed_joint", "seed_siamese"]
 
 SEGMENT_NAMES = {
     "joint": ("prompt", "response_a", "response_b"),
+    "siamese": ("prompt_a", "response_a", "prompt_b", "response_b"),
     "seed_joint": ("prompt", "response_a", "response_b"),
     "seed_siamese": ("prompt_a", "response_a", "prompt_b", "response_b"),
 }
-NUM_SEQUENCES = {"joint": 1, "seed_joint": 1, "seed_siamese": 2}
+NUM_SEQUENCES = {"joint": 1, "siamese": 2, "seed_joint": 1, "seed_siamese": 2}
 CLEANERS: dict[str, Callable[[str], str] | None] = {"none": None, "seed_ascii": clean_seed_ascii}
 
 
@@ -63,21 +64,34 @@ class Template(Protocol):
 def build_template(name: str, clean: str, backend: Tokenizer, cls_id: int | None, sep_id: int) -> Template:
     """Return the template `name`. Of `backend` it sets how special tokens in texts are read."""
     cleaner = CLEANERS[clean]
-    if name == "joint":
-        return JointTemplate(backend, cls_id, sep_id, cleaner)
+    if name in PARTS:
+        return JointTemplate(backend, cls_id, sep_id, cleaner, name)
     return SeedTemplate(backend, name, str(backend.id_to_token(sep_id)), cleaner)
 
 
+# The sequences of the templates that are ours: of each the segments of a row, and their headers.
+PARTS = {"joint": (((0, 1, 2), HEADERS),), "siamese": (((0, 1), SIAMESE_HEADERS), ((0, 2), SIAMESE_HEADERS))}
+
+
 class JointTemplate:
-    """`[CLS] Prompt: ... [SEP] Response A: ... [SEP] Response B: ... [SEP]`, see `render`."""
+    """`[CLS] Prompt: ... [SEP] Response A: ... [SEP] Response B: ... [SEP]`, see `render`.
+
+    `siamese` is the same twice, with one response each: `[CLS] Prompt: ... [SEP] Response: ... [SEP]`.
+    """
 
     def __init__(
-        self, backend: Tokenizer, cls_id: int | None, sep_id: int, cleaner: Callable[[str], str] | None
+        self,
+        backend: Tokenizer,
+        cls_id: int | None,
+        sep_id: int,
+        cleaner: Callable[[str], str] | None,
+        name: str = "joint",
     ) -> None:
         # A response that contains "[SEP]" must not be able to end its segment.
         backend.encode_special_tokens = True
         self.tokenizer, self.cleaner = TextTokenizer(backend), cleaner
-        headers = tuple(tokens_of(backend, header) for header in HEADERS)
+        self.parts = np.array([segments for segments, _ in PARTS[name]])  # (sequences, segments of each)
+        headers = tuple(tokens_of(backend, header) for header in PARTS[name][0][1])
         opening = [] if cls_id is None else [cls_id]
         self.frame = Frame(opening, [sep_id], [sep_id], tokens_of(backend, CUT_MARKER), headers)
         self.header_lengths = [len(header) for header in headers]
@@ -90,18 +104,30 @@ class JointTemplate:
         ends = np.fromiter(accumulate(map(len, pieces), initial=num_shared), dtype=np.int64, count=len(pieces) + 1)
         pool = np.fromiter(chain(self.frame.ids, chain.from_iterable(pieces)), dtype=np.int32, count=int(ends[-1]))
         borders = ends[np.cumsum([0, *map(len, segments)])]
-        shape = (len(rows), len(HEADERS))
-        text_lengths = np.diff(borders).reshape(shape)
+        num_sequences, num_segments = self.parts.shape
+        shape = (len(rows) * num_sequences, num_segments)
+        starts, text_lengths = (
+            values.reshape(-1, len(HEADERS))[:, self.parts].reshape(shape)
+            for values in (borders[:-1], np.diff(borders))
+        )
+        num_rounds = np.array([len(row.turns) for row in rows], dtype=np.int64)
         return ChunkTokens(
             pool,
             headers=Ranges(
                 np.broadcast_to(np.array(self.frame.starts[4:-1]), shape),
                 np.broadcast_to(np.array(self.header_lengths), shape),
             ),
-            texts=Ranges(borders[:-1].reshape(shape), text_lengths),
-            num_rounds=np.array([len(row.turns) for row in rows], dtype=np.int64),
-            round_lengths=np.diff(ends),
+            texts=Ranges(starts, text_lengths),
+            num_rounds=np.repeat(num_rounds, num_sequences),
+            round_lengths=self.arrange_rounds(np.diff(ends), num_rounds),
         )
+
+    def arrange_rounds(self, lengths: Ints, num_rounds: Ints) -> Ints:
+        """Return the tokens of all rounds in the order of sequences; `lengths` has each row's segments once."""
+        if self.parts.size == len(HEADERS):
+            return lengths
+        rows = np.split(lengths, np.cumsum(len(HEADERS) * num_rounds)[:-1])
+        return np.concatenate([row.reshape(len(HEADERS), -1)[self.parts.ravel()].ravel() for row in rows])
 
     def clean_turns(self, row: Row) -> Sequence[Turn]:
         if self.cleaner is None:

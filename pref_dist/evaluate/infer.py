@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pref_dist.data.batches import BatchLayout, TokenRows, build_batch
+from pref_dist.data.batches import build_batch
+from pref_dist.data.layout import BatchLayout, TokenRows
 from pref_dist.data.plan import Lengths, Rows, check_budget, plan_evaluation, share_out
 from pref_dist.errors import OutOfMemoryError, TrainingError
 from pref_dist.runtime.memory import first_line, is_out_of_memory
@@ -17,7 +18,7 @@ from pref_dist.runtime.parallel import Parallel
 
 @dataclass(frozen=True)
 class InferenceTask:
-    """Rows (n,) of one token table, to be cut by a token budget (padding included)."""
+    """Rows (n,) of one token table and their padded lengths (n,), to be cut by a token budget (padding included)."""
 
     table: TokenRows
     rows: Rows
@@ -27,7 +28,13 @@ class InferenceTask:
 
     def __post_init__(self) -> None:
         """Raise PlanError before any work if a row does not fit."""
-        check_budget(self.table.row_numbers[self.rows], self.lengths, self.token_budget, "evaluate.token_budget")
+        numbers, num_sequences = self.table.row_numbers[self.rows], self.layout.num_sequences
+        check_budget(numbers, self.lengths, self.token_budget, "evaluate.token_budget", num_sequences)
+
+
+def build_task(table: TokenRows, rows: Rows, layout: BatchLayout, token_budget: int) -> InferenceTask:
+    """Return the task of answering `rows` of a table."""
+    return InferenceTask(table, rows, layout.padded_lengths(table)[rows], layout, token_budget)
 
 
 def infer_logits(

@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from pref_dist.config.load import apply_override, build_config, read_config_file
 from pref_dist.config.schema import RunConfig
-from pref_dist.data.batches import BatchLayout
 from pref_dist.data.cache import default_cache_dir, open_tokens
 from pref_dist.data.cache_build import BuildWatch
 from pref_dist.data.encode import TokenizerSpec, load_tokenizer
+from pref_dist.data.layout import BatchLayout, build_layout
 from pref_dist.data.plan import Rows
 from pref_dist.data.prepare import Prepared, digest_rows, prediction_policies, prepare
 from pref_dist.data.table import TokenTable
 from pref_dist.errors import CheckpointError, ConfigError, DataError
-from pref_dist.evaluate.infer import InferenceTask, infer_logits
+from pref_dist.evaluate.infer import build_task, infer_logits
 from pref_dist.files import read_json
 from pref_dist.findings import Policies
 from pref_dist.models.build import build_model
@@ -84,8 +84,7 @@ class RestoredRun:
 
     def infer(self, table: TokenTable, rows: Rows) -> NDArray[np.float32 | np.float64]:
         """Return logits (n, 3) of `rows`, in their order, on every rank; collective."""
-        lengths = table.lengths[rows]
-        task = InferenceTask(table, rows, lengths, self.layout, self.config.evaluate.token_budget)
+        task = build_task(table, rows, self.layout, self.config.evaluate.token_budget)
         return infer_logits(task, self.engine.forward, self.parallel)
 
 
@@ -129,7 +128,7 @@ def restore_run(config: RunConfig, run_dir: RunDir, checkpoint: str | None, para
         raise CheckpointError(
             f"The tokenizer in {run_dir.model_files} is not the one that {found.folder} was trained with."
         )
-    layout = BatchLayout(tokenizer.pad_id, built.has_segments)
+    layout = build_layout(config, tokenizer)
     return RestoredRun(config, run_dir, found.step, shares, progress["identity"], tokenizer, layout, engine, parallel)
 
 

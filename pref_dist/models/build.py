@@ -1,4 +1,4 @@
-"""Builds the joint cross-encoder on any transformers encoder, and says what was built."""
+"""Builds each kind of model on any transformers encoder, and says what was built."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from pref_dist.config.schema import ModelSection
+from pref_dist.config.model_section import ModelSection
 from pref_dist.errors import ConfigError, ModelError
 from pref_dist.labels import CLASSES, NUM_CLASSES
-from pref_dist.models.joint import SegmentClassifier
+from pref_dist.models.joint import EncoderClassifier, PooledClassifier
+from pref_dist.models.siamese import SiameseClassifier
 
 # How the families name their dropouts. What they do with them is checked on the built model.
 _ENCODER_DROPOUTS = (
@@ -25,17 +26,15 @@ DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """A transformers classifier with 3 outputs, on the host, in the master weight type.
+    """A classifier with 3 outputs, transformers' own or ours, on the host, in the master weight type.
 
     head_names: parameters that are not the pre-trained encoder's.
     new_names: parameters that no weight file held, so that they start at random.
-    has_segments: whether forward takes segment_ends.
     """
 
     module: nn.Module
     head_names: tuple[str, ...]
     new_names: tuple[str, ...]
-    has_segments: bool
 
     @property
     def input_embeddings(self) -> nn.Module:
@@ -66,13 +65,23 @@ def build_model(settings: ModelSection, folder: Path, max_tokens: int, vocab_siz
         missing = [name for name, _ in module.named_parameters()]
     else:
         module, missing = load_weights(folder, config, dtype)
-    if settings.pooling == "segments":
-        module = SegmentClassifier(module, settings.head_dropout, seed)
-        missing = sorted({name for name in missing if name in dict(module.named_parameters())} | module.new_names())
+    own = build_own(module, settings, seed)
+    if own is not None:
+        module = own
+        missing = sorted({name for name in missing if name in dict(own.named_parameters())} | own.new_names())
     head_names = find_head_names(module)
     check_new_parameters(missing, head_names, settings, folder)
     check_dropouts(module, settings)
-    return BuiltModel(module, head_names, tuple(missing), has_segments=settings.pooling == "segments")
+    return BuiltModel(module, head_names, tuple(missing))
+
+
+def build_own(classifier: nn.Module, settings: ModelSection, seed: int) -> EncoderClassifier | None:
+    """Put pooling and head of ours on the encoder of a transformers classifier; None: the class's own are asked for."""
+    if settings.kind == "siamese":
+        return SiameseClassifier(classifier, settings.head, settings.head_dropout, seed)
+    if settings.pooling == "cls" and settings.head == "default":
+        return None
+    return PooledClassifier(classifier, settings.pooling, settings.head, settings.head_dropout, seed)
 
 
 def read_model_config(settings: ModelSection, folder: Path) -> Any:

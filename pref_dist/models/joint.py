@@ -1,6 +1,6 @@
-"""The joint cross-encoder's own pooling: the means over prompt, A and B, each apart, then compared.
+"""Encoders with a pooling and a head of ours: the joint cross-encoder.
 
-Suffixes: R rows, T tokens, S segments (3), H hidden, C classes.
+Suffixes: R rows, L lines of tokens, T tokens, S segments (3), H hidden, F features, C classes.
 """
 
 from typing import Any
@@ -9,57 +9,97 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from pref_dist.labels import NUM_CLASSES
+from pref_dist.config.model_section import Head, Pooling
+from pref_dist.models.heads import build_head
 
 NUM_SEGMENTS = 3
 
 
-class SegmentClassifier(nn.Module):
-    """The encoder of a transformers classifier, with a linear head over (prompt, A, B, A - B).
+class EncoderClassifier(nn.Module):
+    """The encoder of a transformers classifier, whose parameters keep their transformers names, with another head."""
 
-    Every token of a response reaches the head directly, so that the comparison is learned from far
-    fewer rows than through the first token. Parameters of the encoder keep their transformers names.
-    """
-
-    def __init__(self, classifier: Any, head_dropout: float, seed: int) -> None:
+    def __init__(self, classifier: Any, head_name: str = "classifier") -> None:
         super().__init__()
         self.config = classifier.config
         self.base_model_prefix: str = classifier.base_model_prefix
+        self.head_name = head_name
         encoder = classifier.base_model
         if getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None  # of the first token; parameters that take no part would stop DDP
         self.add_module(self.base_model_prefix, encoder)
-        self.dropout = nn.Dropout(head_dropout)
-        self.classifier = build_head(encoder, (NUM_SEGMENTS + 1) * self.config.hidden_size, seed)
+
+    @property
+    def encoder(self) -> nn.Module:
+        return self.get_submodule(self.base_model_prefix)
+
+    @property
+    def head(self) -> nn.Module:
+        return self.get_submodule(self.head_name)
 
     def new_names(self) -> set[str]:
-        """Return the names of the head's parameters, which no weight file holds."""
-        return {f"classifier.{name}" for name, _ in self.classifier.named_parameters()}
+        """Return the names of the head's parameters, which no encoder's weight file holds."""
+        return {f"{self.head_name}.{name}" for name, _ in self.head.named_parameters()}
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the table of token embeddings, as transformers' own classes do."""
-        encoder: Any = self.get_submodule(self.base_model_prefix)
+        encoder: Any = self.encoder
         table: nn.Module = encoder.get_input_embeddings()
         return table
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, segment_ends: Tensor) -> SequenceClassifierOutput:
-        """Return logits (R, C); input_ids and attention_mask are (R, T), segment_ends (R, S) exclusive ends."""
-        encoder = self.get_submodule(self.base_model_prefix)
-        hidden_RTH = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        means_RSH = mean_of_segments(hidden_RTH, attention_mask, segment_ends)
-        prompt_RH, a_RH, b_RH = means_RSH.to(self.classifier.weight.dtype).unbind(dim=1)
-        features = torch.cat((prompt_RH, a_RH, b_RH, a_RH - b_RH), dim=-1)
-        return SequenceClassifierOutput(logits=self.classifier(self.dropout(features)))
+
+class PooledClassifier(EncoderClassifier):
+    """One sequence a row, pooled to one vector, and a head over it.
+
+    pooling: cls (the first token), mean (of all tokens), last (the last token), or segments: prompt, A, B and A - B,
+    where every token of a response reaches the head directly, so that the comparison is learned from far fewer rows
+    than through the first token.
+    """
+
+    def __init__(
+        self,
+        classifier: Any,
+        pooling: Pooling,
+        head: Head,
+        head_dropout: float,
+        seed: int,
+        head_name: str = "classifier",
+    ) -> None:
+        super().__init__(classifier, head_name)
+        self.pooling = pooling
+        self.dropout = nn.Dropout(head_dropout) if head == "default" else nn.Identity()  # two_layer has its own
+        num_features = self.config.hidden_size * (NUM_SEGMENTS + 1 if pooling == "segments" else 1)
+        dtype = next(self.encoder.parameters()).dtype
+        self.add_module(head_name, build_head(head, num_features, head_dropout, self.config, dtype, seed))
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, segment_ends: Tensor | None = None
+    ) -> SequenceClassifierOutput:
+        """Return logits (R, C); input_ids and attention_mask are (R, T), padded on the right.
+
+        segment_ends: (R, S) exclusive ends of prompt, A and B, for the pooling that reads them.
+        """
+        hidden_RTH = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        features_RF = self.pool(hidden_RTH, attention_mask, segment_ends)
+        head_dtype = next(self.head.parameters()).dtype
+        return SequenceClassifierOutput(logits=self.head(self.dropout(features_RF.to(head_dtype))))
+
+    def pool(self, hidden_RTH: Tensor, attention_mask_RT: Tensor, segment_ends_RS: Tensor | None) -> Tensor:
+        if self.pooling == "cls":
+            return hidden_RTH[:, 0]
+        if self.pooling == "last":
+            # By the mask: a tokenizer may pad with its end-of-text token, which rows hold, too.
+            last_R = attention_mask_RT.sum(dim=1) - 1
+            return hidden_RTH[torch.arange(len(last_R), device=last_R.device), last_R]
+        if self.pooling == "mean":
+            return mean_of_tokens(hidden_RTH, attention_mask_RT)
+        assert segment_ends_RS is not None
+        prompt_RH, a_RH, b_RH = mean_of_segments(hidden_RTH, attention_mask_RT, segment_ends_RS).unbind(dim=1)
+        return torch.cat((prompt_RH, a_RH, b_RH, a_RH - b_RH), dim=-1)
 
 
-def build_head(encoder: nn.Module, num_features: int, seed: int) -> nn.Linear:
-    """Return the linear head, initialised as the model family initialises its own, from `seed` alone."""
-    weight = next(encoder.parameters())
-    head = nn.Linear(num_features, NUM_CLASSES, dtype=weight.dtype)
-    generator = torch.Generator().manual_seed(seed)
-    nn.init.normal_(head.weight, std=getattr(encoder.config, "initializer_range", 0.02), generator=generator)
-    nn.init.zeros_(head.bias)
-    return head
+def mean_of_tokens(hidden_LTH: Tensor, attention_mask_LT: Tensor) -> Tensor:
+    """Return the mean hidden state of each line's own tokens (L, H), in fp32 or wider; padding never counts."""
+    return mean_of_members(hidden_LTH, attention_mask_LT.bool().unsqueeze(1)).squeeze(1)
 
 
 def mean_of_segments(hidden_RTH: Tensor, attention_mask_RT: Tensor, segment_ends_RS: Tensor) -> Tensor:
@@ -67,9 +107,13 @@ def mean_of_segments(hidden_RTH: Tensor, attention_mask_RT: Tensor, segment_ends
     places_T = torch.arange(hidden_RTH.shape[1], device=hidden_RTH.device)
     segment_RT = (places_T >= segment_ends_RS[:, :-1].unsqueeze(-1)).sum(dim=1)
     numbers_S1 = torch.arange(NUM_SEGMENTS, device=hidden_RTH.device).unsqueeze(-1)
-    member_RST = (segment_RT.unsqueeze(1) == numbers_S1) & attention_mask_RT.bool().unsqueeze(1)
-    dtype = torch.promote_types(hidden_RTH.dtype, torch.float32)
+    return mean_of_members(hidden_RTH, (segment_RT.unsqueeze(1) == numbers_S1) & attention_mask_RT.bool().unsqueeze(1))
+
+
+def mean_of_members(hidden_LTH: Tensor, member_LST: Tensor) -> Tensor:
+    """Return the mean over the tokens of each set (L, S, H); `member_LST` says which token is in which set."""
+    dtype = torch.promote_types(hidden_LTH.dtype, torch.float32)
     # Outside autocast: a sum over a thousand tokens in 16 bits would lose what it adds last.
-    with torch.autocast(hidden_RTH.device.type, enabled=False):
-        sums_RSH = torch.bmm(member_RST.to(dtype), hidden_RTH.to(dtype))
-    return sums_RSH / member_RST.sum(dim=-1, keepdim=True).clamp(min=1)
+    with torch.autocast(hidden_LTH.device.type, enabled=False):
+        sums_LSH = torch.bmm(member_LST.to(dtype), hidden_LTH.to(dtype))
+    return sums_LSH / member_LST.sum(dim=-1, keepdim=True).clamp(min=1)

@@ -3,7 +3,7 @@
 from torch import nn
 
 from pref_dist.errors import ModelError
-from pref_dist.models.joint import SegmentClassifier
+from pref_dist.models.joint import EncoderClassifier
 
 
 def recompute_activations(module: nn.Module) -> None:
@@ -11,7 +11,7 @@ def recompute_activations(module: nn.Module) -> None:
 
     Raises ModelError if the model's class cannot.
     """
-    encoder = module.get_submodule(module.base_model_prefix) if isinstance(module, SegmentClassifier) else module
+    encoder = module.encoder if isinstance(module, EncoderClassifier) else module
     # The second is its name before transformers 5.23.
     for name in ("activation_checkpointing_enable", "gradient_checkpointing_enable"):
         enable = getattr(encoder, name, None)

@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 
 from pref_dist.config.schema import RunConfig
-from pref_dist.data.batches import BatchLayout
 from pref_dist.data.cache_build import BuildWatch
+from pref_dist.data.layout import BatchLayout, build_layout, check_template
 from pref_dist.data.plan import Plan, Rows, check_budget
 from pref_dist.data.prepare import Prepared, prepare
 from pref_dist.data.table import TokenTable
-from pref_dist.data.templates import num_sequences
-from pref_dist.errors import ConfigError
-from pref_dist.evaluate.infer import InferenceTask
+from pref_dist.evaluate.infer import InferenceTask, build_task
 from pref_dist.models.build import (
     BuiltModel,
     build_model,
@@ -79,7 +77,6 @@ class Assembled:
     rows: "PlannedRows"
     built: BuiltModel
     engine: Engine
-    layout: BatchLayout
     validation: InferenceTask
     metrics_log: MetricsLog
     progress: Progress
@@ -92,6 +89,10 @@ class Assembled:
     @property
     def plan(self) -> Plan:
         return self.rows.plan
+
+    @property
+    def layout(self) -> BatchLayout:
+        return self.rows.layout
 
     @cached_property
     def class_shares(self) -> list[float]:
@@ -115,6 +116,7 @@ class PlannedRows:
 
     folder: Path
     prepared: Prepared
+    layout: BatchLayout
     plan: Plan
     identity: Identity
     evaluation_budget: int
@@ -129,19 +131,11 @@ def plan_rows(config: RunConfig, parallel: Parallel, limit: int | None, watch: B
     folder = find_model_folder(config.model.name)
     check_positions(config.model, folder, config.data.max_tokens)
     prepared = prepare(config, folder, watch)
-    plan = build_plan(config, prepared, limit)
+    layout = build_layout(config, prepared.tokenizer)
+    plan = build_plan(config, prepared, layout, limit)
     identity = identify(prepared, plan)
     parallel.check_agreement({f"the rows ({key})": str(value) for key, value in asdict(identity).items()})
-    return PlannedRows(folder, prepared, plan, identity, config.evaluate.token_budget)
-
-
-def check_template(config: RunConfig) -> None:
-    """Raise ConfigError if the template writes what the model cannot read."""
-    if num_sequences(config.data.template) != 1:
-        raise ConfigError(
-            f"data.template={config.data.template} writes two sequences a row, and model.kind={config.model.kind} "
-            f"reads one. Use data.template=joint or seed_joint (prepare and inspect take {config.data.template} too)."
-        )
+    return PlannedRows(folder, prepared, layout, plan, identity, config.evaluate.token_budget)
 
 
 def assemble(
@@ -157,8 +151,7 @@ def assemble(
     tokenizer = rows.prepared.tokenizer
     built = build_model(config.model, rows.folder, config.data.max_tokens, tokenizer.vocab_size, config.run.seed)
     parallel.check_agreement({name: str(shape) for name, shape, _ in describe_parameters(built.module)})
-    layout = BatchLayout(tokenizer.pad_id, built.has_segments)
-    validation = build_validation(rows, layout, options.num_rows)
+    validation = build_validation(rows, options.num_rows)
     writer = CheckpointWriter(
         run_dir.checkpoints, parallel, measure_state(built.module), config.train.async_save,
         config.parallel.timeout_seconds,
@@ -167,27 +160,31 @@ def assemble(
     speaker.say(describe_run(config, rows.prepared, rows.plan, built, validation, parallel))
     progress = restore(checkpoint, run_dir, engine)
     return Assembled(
-        config, run_dir, parallel, speaker, options, rows, built, engine, layout, validation,
+        config, run_dir, parallel, speaker, options, rows, built, engine, validation,
         MetricsLog(run_dir.metrics_log, parallel.is_main), progress, writer,
     )  # fmt: skip
 
 
-def build_plan(config: RunConfig, prepared: Prepared, limit: int | None) -> Plan:
+def build_plan(config: RunConfig, prepared: Prepared, layout: BatchLayout, limit: int | None) -> Plan:
     train = config.train
     assert train.micro_batch_multiple != "auto", "the config is settled before the plan is made"
     rows = take_first(prepared.train_rows, limit)
     table = prepared.train_table
     # The plan would name positions; here the rows' numbers in their file are known.
-    check_budget(table.row_numbers[rows], table.lengths[rows], train.token_budget, "train.token_budget")
+    lengths = layout.padded_lengths(table)[rows]
+    check_budget(table.row_numbers[rows], lengths, train.token_budget, "train.token_budget", layout.num_sequences)
     return Plan(
         rows=rows,
-        lengths=prepared.train_table.lengths[rows],
+        lengths=lengths,
         rows_per_step=train.rows_per_step,
         token_budget=train.token_budget,
         micro_batch_multiple=train.micro_batch_multiple,
         seed=config.run.seed,
         epochs=train.epochs,
         max_steps=train.max_steps,
+        swap=train.swap,
+        shares_orders=layout.num_sequences == 2,
+        num_tokens=table.lengths[rows],
     )
 
 
@@ -195,10 +192,9 @@ def take_first(rows: Rows, limit: int | None) -> Rows:
     return rows if limit is None else rows[:limit]
 
 
-def build_validation(planned: PlannedRows, layout: BatchLayout, limit: int | None = None) -> InferenceTask:
+def build_validation(planned: PlannedRows, limit: int | None = None) -> InferenceTask:
     rows = take_first(planned.prepared.valid_rows, limit)
-    table = planned.prepared.valid_table
-    return InferenceTask(table, rows, table.lengths[rows], layout, planned.evaluation_budget)
+    return build_task(planned.prepared.valid_table, rows, planned.layout, planned.evaluation_budget)
 
 
 def build_engine(config: RunConfig, built: BuiltModel, parallel: Parallel) -> Engine:
@@ -228,7 +224,7 @@ def describe_run(
     parallel: Parallel,
 ) -> str:
     """Return the lines that say, before the first step, what will happen."""
-    tokens = int(plan.lengths.sum())
+    tokens = int(plan.lengths.sum() if plan.num_tokens is None else plan.num_tokens.sum())
     set_aside = len(prepared.set_aside)
     return "\n".join(
         (

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from pref_dist.data.batches import build_batch
 from pref_dist.data.plan import PlannedStep
+from pref_dist.data.templates import segment_names
 from pref_dist.errors import TrainingError
 from pref_dist.losses import cross_entropy, share_of_step
 from pref_dist.models.build import describe_parameters
 from pref_dist.train.assemble import Assembled
+from pref_dist.train.step import weigh_step
 
 SHOWN_ROWS = 3
 OVERFIT_GOAL = 0.05  # nats
@@ -44,9 +46,9 @@ def render_row(run: Assembled, row: int) -> str:
     ids, target = table.input_ids(row), table.training_targets[row]
     vocabulary = Tokenizer.from_str(run.prepared.tokenizer.json)
     lines, start = [], 0
-    for name, end in zip(("prompt", "response A", "response B"), table.segment_ends[row], strict=True):
+    for name, end in zip(segment_names(run.config.data.template), table.segment_ends[row], strict=True):
         tokens = [str(vocabulary.id_to_token(int(token))) for token in ids[start:end]]
-        lines.append(f"  {name:<11}[{start:>4}:{end:>4}] {' '.join(tokens)}")
+        lines.append(f"  {name:<10} [{start:>4}:{end:>4}] {' '.join(tokens)}")
         start = int(end)
     name = f"row {table.row_numbers[row]} (id {table.ids[row].as_py()})"
     header = f"{name}: {len(ids)} tokens, target A/B/tie {target.tolist()}"
@@ -129,7 +131,7 @@ def update_on(run: Assembled, planned: PlannedStep) -> float:
     for place, micro_batch in enumerate(planned.micro_batches):
         batch = build_batch(run.train_table, micro_batch, run.layout).to(run.parallel.device)
         row_losses = cross_entropy(run.engine.forward(batch.inputs), batch.target)
-        loss = share_of_step(row_losses, batch.weight, global_weight=planned.num_rows)
+        loss = share_of_step(row_losses, batch.weight, global_weight=weigh_step(run.train_table, planned))
         run.engine.backward(loss, is_last=place == len(planned.micro_batches) - 1)
         total += float(loss.detach())
     run.engine.step(OVERFIT_LEARNING_RATE_FACTOR)

@@ -46,7 +46,7 @@ def rehearse(run: Assembled) -> None:
 def try_largest(run: Assembled) -> str:
     """Return why this rank cannot run the largest micro-batch, or an empty string."""
     run.parallel.whereabouts.at("the rehearsal of the largest micro-batch")
-    micro_batch = find_largest(run.plan, run.train_table.lengths, run.progress.step)
+    micro_batch = find_largest(run.plan, run.layout.padded_lengths(run.train_table), run.progress.step)
     try:
         run_without_trace(run, build_batch(run.train_table, micro_batch, run.layout).to(run.parallel.device))
     except (RuntimeError, MemoryError) as error:
@@ -70,7 +70,8 @@ def run_without_trace(run: Assembled, batch: Batch) -> None:
 def find_largest(plan: Plan, lengths: Lengths, start: int) -> MicroBatch:
     """Return the micro-batch with the most tokens, padding included, of all steps from `start` on.
 
-    lengths: of all rows of the table. Among equals the one with longer rows needs more memory for its attention.
+    lengths: padded ones of all rows of the table. Among equals the one with longer rows needs more memory for its
+    attention.
     """
 
     def size(micro_batch: MicroBatch) -> tuple[int, int]:

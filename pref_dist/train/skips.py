@@ -53,7 +53,7 @@ def find_bad_losses(taken: TakenStep) -> list[int]:
     for micro_batch, losses in zip(taken.micro_batches, taken.row_losses, strict=True):
         places = np.flatnonzero(~torch.isfinite(losses).cpu().numpy())
         bad += [int(micro_batch.rows[place]) for place in places if place < len(micro_batch.rows)]
-    return bad
+    return list(dict.fromkeys(bad))  # a row that is shown in both orders is named once
 
 
 def name_rows(run: Assembled, rows: list[int], what: str = "loss") -> str:
@@ -84,16 +84,16 @@ def name_gradients(run: Assembled, planned: PlannedStep) -> str:
         return "Which rows' gradient is not finite cannot be told: the input embeddings are not trained."
     bad = [
         int(row)
-        for micro_batch, rows_are_finite in zip(taken.micro_batches, finite, strict=True)
-        for row, is_finite in zip(micro_batch.rows, rows_are_finite, strict=False)  # a spare one has no row
-        if not is_finite
+        for line_rows, lines_are_finite in zip(taken.line_rows, finite, strict=True)
+        for row, is_finite in zip(line_rows, lines_are_finite, strict=True)
+        if not is_finite and row >= 0  # a spare micro-batch has no row
     ]
-    return name_rows(run, bad, "gradient") or "No single row's gradient is: only their sum."
+    return name_rows(run, list(dict.fromkeys(bad)), "gradient") or "No single row's gradient is: only their sum."
 
 
 @contextmanager
 def gradients_of_inputs(run: Assembled) -> Iterator[list[list[bool]]]:
-    """Collect, a micro-batch at a time, whether each row's gradient at the input embeddings is finite."""
+    """Collect, a micro-batch at a time, whether each line's gradient at the input embeddings is finite."""
     collected: list[list[bool]] = []
 
     def collect(gradient: Tensor) -> None:

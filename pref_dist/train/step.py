@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pref_dist.data.batches import build_batch
 from pref_dist.data.plan import MicroBatch, PlannedStep
 from pref_dist.data.table import TokenTable
-from pref_dist.losses import cross_entropy, share_of_step
+from pref_dist.losses import cross_entropy, share_of_step, smooth_targets
 from pref_dist.optim import learning_rate_factor
 from pref_dist.runtime.engine import StepOutcome
 from pref_dist.runtime.rng import seed_dropout
@@ -17,12 +19,16 @@ from pref_dist.train.memory import within_budget
 
 @dataclass(frozen=True)
 class TakenStep:
-    """What one rank did in a step: its share of the loss, its micro-batches and the losses (R,) of their rows."""
+    """What one rank did in a step: its share of the loss, its micro-batches and the losses (P,) of their rows.
+
+    line_rows: for each micro-batch, the row of each line of tokens, see `Batch`.
+    """
 
     loss_share: float
     outcome: StepOutcome
     micro_batches: list[MicroBatch]
     row_losses: list[Tensor]
+    line_rows: list[NDArray[np.int64]]
 
 
 def take_step(run: Assembled, planned: PlannedStep) -> TakenStep:
@@ -30,24 +36,29 @@ def take_step(run: Assembled, planned: PlannedStep) -> TakenStep:
     config, plan = run.config, run.plan
     micro_batches = planned.for_rank(run.parallel.rank, run.parallel.world_size)
     global_weight = weigh_step(run.train_table, planned)
-    loss_share, row_losses, whereabouts = 0.0, [], run.parallel.whereabouts
+    loss_share, row_losses, line_rows, whereabouts = 0.0, [], [], run.parallel.whereabouts
     with within_budget(run, "train.token_budget"):
         for place, micro_batch in enumerate(micro_batches):
             whereabouts.at(f"the forward of micro-batch {place + 1} of {len(micro_batches)}", planned.step)
             batch = build_batch(run.train_table, micro_batch, run.layout).to(run.parallel.device)
             seed_dropout(config.run.seed, planned.epoch, planned.index, micro_batch.index)
             is_last = place == len(micro_batches) - 1
-            losses = cross_entropy(run.engine.forward(batch.inputs, is_last), batch.target)
+            target = smooth_targets(batch.target, config.train.label_smoothing)
+            losses = cross_entropy(run.engine.forward(batch.inputs, is_last), target)
             loss = share_of_step(losses, batch.weight, global_weight=global_weight)
             whereabouts.at(f"the backward of micro-batch {place + 1} of {len(micro_batches)}")
             run.engine.backward(loss, is_last)
             loss_share += float(loss.detach())
             row_losses.append(losses.detach())
+            line_rows.append(batch.line_rows)
         factor = learning_rate_factor(planned.step, plan.num_steps, config.train.warmup_fraction, config.train.schedule)
         whereabouts.at("the update")
-        return TakenStep(loss_share, run.engine.step(factor), micro_batches, row_losses)
+        return TakenStep(loss_share, run.engine.step(factor), micro_batches, row_losses, line_rows)
 
 
 def weigh_step(table: TokenTable, planned: PlannedStep) -> float:
-    """Return the sum of the weights of all the step's rows, on whichever rank they are."""
+    """Return the sum of the weights of all the step's rows, on whichever rank they are.
+
+    A row that is shown in both orders counts twice here, so that each order has half of its weight in the loss.
+    """
     return float(sum(table.weights[micro_batch.rows].sum() for micro_batch in planned.micro_batches))

@@ -12,10 +12,10 @@ from transformers import (
     RobertaConfig,
 )
 
-from pref_dist.config.schema import ModelSection
+from pref_dist.config.model_section import ModelSection
 from pref_dist.errors import ConfigError, ModelError
 from pref_dist.models.build import build_model
-from pref_dist.models.joint import SegmentClassifier, mean_of_segments
+from pref_dist.models.joint import PooledClassifier, mean_of_segments
 
 SMALL = {
     "vocab_size": 100,
@@ -52,7 +52,7 @@ def pooling(request):
 def call(module):
     """Run two rows of 9 tokens, whose segments end at 3, 6 and 9."""
     inputs = {"input_ids": torch.arange(5, 23).reshape(2, 9), "attention_mask": torch.ones(2, 9, dtype=torch.int64)}
-    if isinstance(module, SegmentClassifier):
+    if isinstance(module, PooledClassifier) and module.pooling == "segments":
         inputs["segment_ends"] = torch.tensor([[3, 6, 9]] * 2)
     return module(**inputs).logits
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pref_dist.data.batches import BatchLayout
+from pref_dist.data.layout import BatchLayout
 from pref_dist.evaluate.infer import InferenceTask, infer_logits
 from pref_dist.models.compiling import compile_layers
 from pref_dist.models.recompute import recompute_activations
@@ -77,7 +77,7 @@ class Rows:
 def evaluate(session: Session) -> dict[str, Any]:
     """Evaluate a model whose layers are compiled for training, and one without."""
     rows, logits = Rows(), []
-    task = InferenceTask(rows, rows.row_numbers, rows.lengths, BatchLayout(0, has_segments=False), token_budget=20)
+    task = InferenceTask(rows, rows.row_numbers, rows.lengths, BatchLayout(0), token_budget=20)
     before = count_compiled()
     for switch in ("plain", "compile"):
         engine, _ = build(session, switch)

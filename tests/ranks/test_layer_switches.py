@@ -115,7 +115,7 @@ def test_a_run_turns_on_what_its_config_asks_for(is_on: bool) -> None:
         RunConfig(), train__precision="fp32", parallel__compile=is_on, parallel__activation_checkpointing=is_on
     )
     alone = Parallel(Topology("single", 1, 0, 0), torch.device("cpu"))
-    build_engine(config, BuiltModel(module, heads, (), has_segments=False), alone)
+    build_engine(config, BuiltModel(module, heads, ()), alone)
     for layer in list_layers(module).values():
         assert layer.gradient_checkpointing is is_on
         assert (layer._compiled_call_impl is not None) is is_on

@@ -72,7 +72,7 @@ def test_a_template_of_two_sequences_is_refused_by_a_model_that_reads_one(write_
     run_yaml, run_dir = write_run("siamese", data={"template": "seed_siamese"})
     (result,) = run_verb("single", 1, ["train", str(run_yaml)])
     assert result.exit_code == 2
-    assert "data.template=seed_siamese writes two sequences a row" in result.stderr
+    assert "data.template=seed_siamese writes two sequences a row, and model.kind=joint reads one" in result.stderr
     assert not (run_dir / "config.yaml").exists()
 
 

@@ -30,7 +30,7 @@ def test_debug_shows_rows_shapes_and_parameters_and_its_losses_are_those_of_a_di
     run_yaml, run_dir, output = debugged
     assert "64 to train" in output
     assert output.count("target A/B/tie") == 3
-    assert output.count("response B [") == 3
+    assert output.count("response_b [") == 3
     assert "step 1, micro-batch 0: input_ids (" in output
     assert "bert.encoder.layer.0.attention.self.query.weight" in output
     losses = read_losses(run_dir / "debug")
