@@ -44,6 +44,11 @@ class RunDir:
         return self.root / "valid_logits.parquet"
 
     @property
+    def trained_rows(self) -> Path:
+        """Which rows the weights have learnt from (data/leaks.py)."""
+        return self.root / "trained_rows.parquet"
+
+    @property
     def evaluations(self) -> Path:
         return self.root / "evaluations"
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pref_dist.config.schema import DataSection
 from pref_dist.data.cache_build import BuildWatch
 from pref_dist.data.data_files import COMPRESSIONS, KINDS
+from pref_dist.data.leaks import TrainedRows, gather_trained_rows
 from pref_dist.data.plan import Rows
 from pref_dist.data.prepare import Prepared, write_json_lines
 from pref_dist.data.rows import Row
@@ -20,7 +21,7 @@ from pref_dist.data.table import TokenTable
 from pref_dist.data.validate import read_checked_rows
 from pref_dist.errors import DataError
 from pref_dist.evaluate.baselines import fit_baselines
-from pref_dist.evaluate.logits_file import write_logits
+from pref_dist.evaluate.logits_file import logits_of_table, write_logits
 from pref_dist.evaluate.restore import RestoredRun, read_run_config, restore_run
 from pref_dist.files import write_json
 from pref_dist.metrics import score_logits, score_probabilities
@@ -90,7 +91,7 @@ def evaluate(run_folder: Path, options: EvaluateOptions, overrides: Sequence[str
         if texts is not None:
             fitted = fit_baselines(texts.train, config.run.seed, texts.train_weights)
             metrics["baselines"] = fitted.score(texts.scored)
-        write_evaluation(run, folder, metrics, (table, rows, logits))
+        write_evaluation(run, folder, metrics, (table, rows, logits), find_trained_rows(run, prepared))
     return EvaluateResult(metrics, folder, table.set_aside, parallel.is_main)
 
 
@@ -182,16 +183,26 @@ def pick(settings: DataSection, table: TokenTable, rows: Rows) -> list[Row]:
     return picked
 
 
+def find_trained_rows(run: RestoredRun, prepared: Prepared | None) -> TrainedRows | None:
+    """Return what the weights have learnt from; None for a run from before that was kept, unless its rows are open."""
+    if run.run_dir.trained_rows.is_file():
+        return TrainedRows.read(run.run_dir.trained_rows)
+    if prepared is None:
+        return None
+    return gather_trained_rows(run.config, prepared.train_table, prepared.train_rows)
+
+
 def write_evaluation(
     run: RestoredRun,
     folder: Path,
     metrics: dict[str, Any],
     scored: tuple[TokenTable, Rows, NDArray[np.float32 | np.float64]],
+    trained: TrainedRows | None,
 ) -> None:
     table, rows, logits = scored
     folder.mkdir(parents=True, exist_ok=True)
     name = run.run_dir.valid_logits.name if folder == run.run_dir.root else "logits.parquet"
-    write_logits(folder / name, table.ids.take(rows), logits, table.targets[rows])
+    write_logits(folder / name, logits_of_table(table, rows, logits, trained, {"step": str(run.step)}))
     write_json(folder / "metrics.json", metrics)
     if table.set_aside and folder != run.run_dir.root:
         write_json_lines(folder / run.run_dir.rows_set_aside.name, table.set_aside)

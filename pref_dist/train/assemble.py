@@ -11,6 +11,7 @@ import numpy as np
 from pref_dist.config.schema import RunConfig
 from pref_dist.data.cache_build import BuildWatch
 from pref_dist.data.layout import BatchLayout, build_layout, check_template
+from pref_dist.data.leaks import TrainedRows, gather_trained_rows
 from pref_dist.data.plan import Plan, Rows, check_budget
 from pref_dist.data.prepare import Prepared, prepare
 from pref_dist.data.table import TokenTable
@@ -100,6 +101,12 @@ class Assembled:
         rows, table = self.plan.rows, self.train_table
         shares = np.average(table.training_targets[rows], axis=0, weights=table.weights[rows])
         return [float(share) for share in shares]
+
+    @cached_property
+    def trained_rows(self) -> TrainedRows:
+        """What the weights will have learnt from; rank 0 asks for it as the run begins."""
+        goes_on = self.progress.step > 0
+        return gather_trained_rows(self.config, self.train_table, self.plan.rows, goes_on)
 
     @property
     def train_table(self) -> TokenTable:

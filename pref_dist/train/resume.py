@@ -98,7 +98,7 @@ def remove_run(run_dir: RunDir) -> None:
     """
     folders = (run_dir.checkpoints, run_dir.evaluations, run_dir.failures, run_dir.heartbeats, run_dir.model_files)
     files = (run_dir.config, run_dir.state, run_dir.metrics_log, run_dir.metrics, run_dir.best, run_dir.valid_logits,
-             run_dir.rows_set_aside, run_dir.findings, run_dir.truncation, run_dir.report,
+             run_dir.trained_rows, run_dir.rows_set_aside, run_dir.findings, run_dir.truncation, run_dir.report,
              run_dir.fitted_budgets)  # fmt: skip
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)

@@ -113,6 +113,7 @@ def begin(run: Assembled) -> None:
         run.writer.check_room()
     write_config(run.config, run.run_dir)
     remove_left_over(run.run_dir.stop_file, run.run_dir.lock)
+    run.trained_rows.write(run.run_dir.trained_rows)
     write_audit(run.run_dir, run.prepared)
     keep_model_files(run.rows.folder, run.run_dir)
     cut_back(run.run_dir, run.progress)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pref_dist.evaluate.logits_file import render_logits
+from pref_dist.evaluate.logits_file import RowLogits, logits_of_table, render_logits
 from pref_dist.files import read_json
 from pref_dist.runtime.agreement import on_main
 from pref_dist.runtime.checkpoint import prune
@@ -39,12 +39,18 @@ def save(run: Assembled, best_logits: Logits | None) -> None:
     content = describe_progress(run.progress, run.rows.identity, run.engine, run.class_shares)
     files = {}
     if best_logits is not None and run.parallel.is_main:
-        rows = run.validation.rows
-        logits = render_logits(run.valid_table.ids.take(rows), best_logits, run.valid_table.targets[rows])
-        files[run.run_dir.valid_logits.name] = logits
+        files[run.run_dir.valid_logits.name] = render_logits(describe_logits(run, best_logits))
     run.writer.save(run.progress.step, run.engine, content, files)
     if not run.config.train.async_save:
         complete_save(run)
+
+
+def describe_logits(run: Assembled, logits: Logits) -> RowLogits:
+    """Return logits of the validation rows with what is known of them; rank 0 only."""
+    notes = {"step": str(run.progress.step)}
+    if run.config.data.num_folds is not None:
+        notes["fold"] = str(run.config.data.fold)
+    return logits_of_table(run.valid_table, run.validation.rows, logits, run.trained_rows, notes)
 
 
 def look_after_files(run: Assembled, is_writing: bool, log_has_failed: bool) -> None:

@@ -55,7 +55,8 @@ def outcomes(trained):
             run_verb(backend, world_size, ["predict", str(trained / "run"), "--data", data, "--out", str(out), *small])
         )
         logits = read_logits(trained / "run" / "evaluations" / "labelled" / "logits.parquet")
-        found[name] = (json.loads(results[0].stdout), *logits, out.read_bytes())
+        rows = (logits.row_ids, logits.logits, logits.targets)
+        found[name] = (json.loads(results[0].stdout), *rows, out.read_bytes())
     return found
 
 

@@ -44,7 +44,7 @@ def test_a_new_head_is_trained_saved_and_gives_identical_logits_when_loaded_agai
         assert np.abs(last[name] - head_of_one_process[8][name]).max() < 1e-4
         assert np.abs(last[name] - first[name]).max() > 1e-3
     check_ranks_succeeded(run_verb("single", 1, ["evaluate", str(run_dir), "--checkpoint", "8", "--no-baselines"]))
-    ids, logits, _ = read_logits(run_dir / "valid_logits.parquet")
-    again_ids, again, _ = read_logits(run_dir / "evaluations" / "valid_8" / "logits.parquet")
-    assert ids == again_ids
-    assert np.array_equal(logits, again)
+    trained = read_logits(run_dir / "valid_logits.parquet")
+    again = read_logits(run_dir / "evaluations" / "valid_8" / "logits.parquet")
+    assert trained.row_ids == again.row_ids
+    assert np.array_equal(trained.logits, again.logits)

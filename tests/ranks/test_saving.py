@@ -81,8 +81,8 @@ def assert_logits_are_the_best_steps(run_dir):
     if not (run_dir / "valid_logits.parquet").exists():
         return
     best = json.loads((run_dir / "best.json").read_text())
-    _, logits, target = read_logits(run_dir / "valid_logits.parquet")
-    assert score_logits(logits, target)["log_loss"] == best["log_loss"]
+    rows = read_logits(run_dir / "valid_logits.parquet")
+    assert score_logits(rows.logits, rows.targets)["log_loss"] == best["log_loss"]
     assert best["step"] in list_steps(run_dir / "checkpoints")
 
 
