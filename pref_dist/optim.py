@@ -1,12 +1,12 @@
 """AdamW's parameter groups and the learning rate as a function of the step."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pref_dist.errors import ConfigError
 from pref_dist.models.layers import layer_numbers, list_layers
@@ -25,6 +25,11 @@ class OptimizerSettings:
     layer_decay: float = 1.0
 
 
+def trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield (name, parameter) of all that training changes, in the model's order: what a checkpoint keeps."""
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
 def build_parameter_groups(
     model: nn.Module, head_names: Iterable[str], settings: OptimizerSettings
 ) -> list[dict[str, Any]]:
@@ -36,9 +41,7 @@ def build_parameter_groups(
     rates = find_peak_rates(model, set(head_names), settings)
     undecayed = names_without_decay(model)
     groups: dict[tuple[float, float], dict[str, Any]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
+    for name, parameter in trained_parameters(model):
         rate = rates[name]
         decay = 0.0 if name in undecayed else settings.weight_decay
         group = groups.setdefault((rate, decay), {"params": [], "names": [], "lr": rate, "weight_decay": decay})
@@ -89,15 +92,6 @@ def create_moments(optimizer: torch.optim.AdamW) -> None:
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
-
-
-def find_moments(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
-    """Return step, exp_avg and exp_avg_sq of a parameter; zeros for a frozen one, which has none."""
-    found: dict[str, Tensor] | None = optimizer.state.get(parameter)
-    if found is not None:
-        return found
-    zeros = torch.zeros_like(parameter)
-    return {"step": torch.zeros(()), "exp_avg": zeros, "exp_avg_sq": zeros}
 
 
 def learning_rate_factor(

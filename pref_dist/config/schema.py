@@ -16,7 +16,7 @@ Backend = Literal["single", "ddp", "zero0", "zero1", "zero2", "zero2_offload", "
 Precision = Literal["fp32", "bf16", "fp16"]
 DataFormat = Literal["auto", "lmsys", "plain", "wsdm", "arena", "pairs"]
 SplitMethod = Literal["grouped_hash", "grouped_stratified", "random_stratified"]
-Template = Literal["joint", "siamese", "seed_joint", "seed_siamese"]
+Template = Literal["joint", "chat", "siamese", "seed_joint", "seed_siamese"]
 Truncation = Literal["fair", "last_rounds", "left", "right"]
 Swap = Literal["none", "random", "paired"]
 
@@ -92,8 +92,9 @@ class DataSection(Section):
     fold: Annotated[int, Field(ge=0)] = Field(0, description="The fold that is held out.")
     template: Template = Field(
         "joint",
-        description="How a row becomes text. joint: prompt, A and B as three segments; siamese (default of that kind "
-        "of model): prompt with A and prompt with B, two sequences; seed_joint, seed_siamese: the notebooks' strings.",
+        description="How a row becomes text. joint: prompt, A and B as three segments; chat: these in the tokenizer's "
+        "chat template; siamese (default of that kind of model): prompt with A and prompt with B, two sequences; "
+        "seed_joint, seed_siamese: the notebooks' strings.",
     )
     clean: Literal["none", "seed_ascii"] = Field(
         "none", description="seed_ascii: white space collapsed and everything beyond ASCII dropped, as a notebook does."

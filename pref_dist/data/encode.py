@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from pref_dist.data.chat import ChatTexts, read_chat_texts
 from pref_dist.data.folds import group_of
 from pref_dist.data.pairs import pair_of
 from pref_dist.data.rows import Row, Target
 from pref_dist.data.sequences import HEAD, TAIL, ChunkTokens, Ranges, cut_one_end, gather_ranges, lay_out
-from pref_dist.data.templates import build_template, num_sequences, segment_names
+from pref_dist.data.templates import SEED_TEMPLATES, build_template, num_sequences, segment_names
 from pref_dist.data.truncate import Bools, Int32s, Ints, cut_fair
 from pref_dist.data.truncate_rounds import cut_last_rounds
 from pref_dist.data.truncation_audit import Extra
@@ -36,16 +37,17 @@ class TokenizerSpec:
 
     json: str = field(repr=False)  # of `tokenizers.Tokenizer`, without truncation and padding
     cls_id: int | None  # opens a row (or bos); None: the tokenizer has neither
-    sep_id: int  # closes a segment (or eos)
+    sep_id: int | None  # closes a segment (or eos); None: the tokenizer has neither, but a chat template
     pad_id: int  # eos where there is none; attention masks tell them apart, never the id
     vocab_size: int  # one more than the largest id
     digest: str  # sha256 over all that changes token ids
+    chat: ChatTexts | None = None  # around a user's message; None: there is no (usable) chat template
 
 
 def load_tokenizer(path: Path) -> TokenizerSpec:
     """Read the tokenizer of a local model folder; never looks on the hub.
 
-    Raises ModelError if it cannot be read, is not a fast one, or has no token to end a text with.
+    Raises ModelError if it cannot be read, is not a fast one, or has no token to end a text or to fill a row with.
     """
     from transformers import AutoTokenizer  # seconds of import, so only where a tokenizer is read
 
@@ -67,14 +69,17 @@ def build_spec(path: Path, loaded: Any) -> TokenizerSpec:
     backend.no_padding()
     cls_id = first_known(loaded.cls_token_id, loaded.bos_token_id)
     sep_id = first_known(loaded.sep_token_id, loaded.eos_token_id)
-    if sep_id is None:
+    chat = read_chat_texts(loaded)
+    if sep_id is None and chat is None:
         raise ModelError(f"The tokenizer in {path} has neither a sep_token nor an eos_token. Set one of them.")
     pad_id = first_known(loaded.pad_token_id, sep_id)
-    assert pad_id is not None
+    if pad_id is None:
+        raise ModelError(f"The tokenizer in {path} has no pad_token, sep_token or eos_token. Set its pad_token.")
     text = str(backend.to_str())
-    digest = hashlib.sha256(json.dumps([text, cls_id, sep_id]).encode("utf-8")).hexdigest()
+    deciding = [text, cls_id, sep_id] if chat is None else [text, cls_id, sep_id, *chat]
+    digest = hashlib.sha256(json.dumps(deciding).encode("utf-8")).hexdigest()
     vocab_size = 1 + max(backend.get_vocab(with_added_tokens=True).values())
-    return TokenizerSpec(text, cls_id, sep_id, pad_id, vocab_size, digest)
+    return TokenizerSpec(text, cls_id, sep_id, pad_id, vocab_size, digest, chat)
 
 
 def first_known(*ids: int | None) -> int | None:
@@ -114,7 +119,8 @@ class RowEncoder:
     `clean` none or seed_ascii. `fair` and `last_rounds` treat A and B alike; `left` and `right`
     cannot. No policy cuts a character into halves, but for `right` with a seed template, which
     gives exactly what `tokenizer(text, truncation=True, max_length=max_tokens)` of transformers does.
-    Raises DataError if `max_tokens` leaves no room for text.
+    Raises DataError if `max_tokens` leaves no room for text, ModelError if the tokenizer lacks what the
+    template needs.
     """
 
     def __init__(
@@ -128,7 +134,9 @@ class RowEncoder:
         self.tokenizer, self.max_tokens, self.truncation = tokenizer, max_tokens, truncation
         self.template_name, self.clean = template, clean
         self.backend = Tokenizer.from_str(tokenizer.json)
-        self.template = build_template(template, clean, self.backend, tokenizer.cls_id, tokenizer.sep_id)
+        self.template = build_template(
+            template, clean, self.backend, tokenizer.cls_id, tokenizer.sep_id, tokenizer.chat
+        )
         self.frame = self.template.frame
         self.is_inside = find_inside_tokens(tokenizer, self.backend.get_vocab())
         self.extra = self.count_extra()
@@ -178,7 +186,7 @@ class RowEncoder:
     def truncate(self, tokens: ChunkTokens) -> Ranges:
         """Return (sequences, segments, 6) the ranges of tokens that stay."""
         if self.truncation in ("left", "right"):
-            is_exact = self.truncation == "right" and self.template_name != "joint"
+            is_exact = self.truncation == "right" and self.template_name in SEED_TEMPLATES
             is_inside = None if is_exact else self.is_inside
             return cut_one_end(tokens, self.frame, self.max_tokens, self.truncation == "left", is_inside)
         starts, lengths = tokens.texts

@@ -1,12 +1,14 @@
 """Templates (`data.template`): which text a row becomes, and where its segments lie among the tokens.
 
-`joint` and `siamese` tokenise each turn of each segment on its own, between special tokens that no text can
-contain. The seed templates tokenise one string, as the notebooks did, and find the segments in it
-by character offsets. A chunk of rows is tokenised at once.
+`joint` and `siamese` tokenise each turn of each segment on its own, between special tokens that no
+text can contain; `chat` does so inside a user's message, framed by the tokenizer's own chat template.
+The seed templates tokenise one string, as the notebooks did, and find the segments in it by character
+offsets. A chunk of rows is tokenised at once.
 
 In this file Q is the axis of sequences (one or two a row) and K that of the segments of one.
 """
 
+import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate, chain, pairwise
@@ -16,6 +18,7 @@ from typing import Literal, Protocol
 import numpy as np
 from tokenizers import Tokenizer
 
+from pref_dist.data.chat import ChatTexts
 from pref_dist.data.render import CUT_MARKER, HEADERS, SIAMESE_HEADERS, render_joint
 from pref_dist.data.rows import Row, Turn
 from pref_dist.data.seed_text import (
@@ -29,16 +32,21 @@ from pref_dist.data.seed_text import (
 from pref_dist.data.sequences import ChunkTokens, Frame, Ranges
 from pref_dist.data.text_tokens import TextTokenizer
 from pref_dist.data.truncate import Ints
+from pref_dist.errors import ModelError
 
-TemplateName = Literal["joint", "siamese", "seed_joint", "seed_siamese"]
+TemplateName = Literal["joint", "chat", "siamese", "seed_joint", "seed_siamese"]
 
 SEGMENT_NAMES = {
     "joint": ("prompt", "response_a", "response_b"),
+    "chat": ("prompt", "response_a", "response_b"),
     "siamese": ("prompt_a", "response_a", "prompt_b", "response_b"),
     "seed_joint": ("prompt", "response_a", "response_b"),
     "seed_siamese": ("prompt_a", "response_a", "prompt_b", "response_b"),
 }
-NUM_SEQUENCES = {"joint": 1, "siamese": 2, "seed_joint": 1, "seed_siamese": 2}
+NUM_SEQUENCES = {"joint": 1, "chat": 1, "siamese": 2, "seed_joint": 1, "seed_siamese": 2}
+SEED_TEMPLATES = ("seed_joint", "seed_siamese")
+# Between the segments of a chat message, as `render.render_text` has it.
+CHAT_SEPARATOR = "\n\n"
 CLEANERS: dict[str, Callable[[str], str] | None] = {"none": None, "seed_ascii": clean_seed_ascii}
 
 
@@ -61,20 +69,66 @@ class Template(Protocol):
     def tokenize(self, rows: Sequence[Row]) -> ChunkTokens: ...
 
 
-def build_template(name: str, clean: str, backend: Tokenizer, cls_id: int | None, sep_id: int) -> Template:
-    """Return the template `name`. Of `backend` it sets how special tokens in texts are read."""
+def build_template(
+    name: str, clean: str, backend: Tokenizer, cls_id: int | None, sep_id: int | None, chat: ChatTexts | None = None
+) -> Template:
+    """Return the template `name`. Of `backend` it sets how special tokens in texts are read.
+
+    Raises ModelError if the tokenizer lacks what the template needs.
+    """
     cleaner = CLEANERS[clean]
+    if name == "chat":
+        if chat is None:
+            raise ModelError(
+                "data.template=chat, but the tokenizer has no chat template that shows one message of a user as it is. "
+                "Use data.template=joint, or a model whose tokenizer has one (an instruction-tuned one)."
+            )
+        return JointTemplate(*frame_chat(backend, chat), cleaner, name)
+    if sep_id is None:
+        raise ModelError(
+            f"data.template={name}, but the tokenizer has neither a sep_token nor an eos_token. Use data.template=chat."
+        )
     if name in PARTS:
-        return JointTemplate(backend, cls_id, sep_id, cleaner, name)
+        opening = [] if cls_id is None else [cls_id]
+        return JointTemplate(backend, opening, [sep_id], [sep_id], cleaner, name)
     return SeedTemplate(backend, name, str(backend.id_to_token(sep_id)), cleaner)
 
 
+def frame_chat(backend: Tokenizer, chat: ChatTexts) -> tuple[Tokenizer, list[int], list[int], list[int]]:
+    """Return a tokenizer for the texts, and the ids of what opens a row, stands between segments, and closes it.
+
+    What the chat template writes may be special tokens, one that opens a text included.
+    """
+    backend.encode_special_tokens = False
+    opening, closing = tokens_of(backend, chat.before), tokens_of(backend, chat.after)
+    return forbid_in_texts(backend, {*opening, *closing}), opening, tokens_of(backend, CHAT_SEPARATOR), closing
+
+
+def forbid_in_texts(backend: Tokenizer, framing: set[int]) -> Tokenizer:
+    """Return a tokenizer that `encode_special_tokens` keeps from making the words of the frame out of texts.
+
+    It does so for tokens that are marked as special. Some tokenizers do not mark the ones that open and close turns.
+    """
+    parts = json.loads(backend.to_str())
+    added = [token for token in parts.get("added_tokens", []) if token["id"] in framing and not token["special"]]
+    unmarked = [token for token in added if token["content"].strip()]  # line breaks are nobody's to forbid
+    if not unmarked:
+        return backend
+    for token in unmarked:
+        token["special"] = True
+    return Tokenizer.from_str(json.dumps(parts))
+
+
 # The sequences of the templates that are ours: of each the segments of a row, and their headers.
-PARTS = {"joint": (((0, 1, 2), HEADERS),), "siamese": (((0, 1), SIAMESE_HEADERS), ((0, 2), SIAMESE_HEADERS))}
+PARTS = {
+    "joint": (((0, 1, 2), HEADERS),),
+    "chat": (((0, 1, 2), HEADERS),),
+    "siamese": (((0, 1), SIAMESE_HEADERS), ((0, 2), SIAMESE_HEADERS)),
+}
 
 
 class JointTemplate:
-    """`[CLS] Prompt: ... [SEP] Response A: ... [SEP] Response B: ... [SEP]`, see `render`.
+    """`[CLS] Prompt: ... [SEP] Response A: ... [SEP] Response B: ... [SEP]`, see `render`; or inside a chat message.
 
     `siamese` is the same twice, with one response each: `[CLS] Prompt: ... [SEP] Response: ... [SEP]`.
     """
@@ -82,8 +136,9 @@ class JointTemplate:
     def __init__(
         self,
         backend: Tokenizer,
-        cls_id: int | None,
-        sep_id: int,
+        opening: list[int],
+        separator: list[int],
+        closing: list[int],
         cleaner: Callable[[str], str] | None,
         name: str = "joint",
     ) -> None:
@@ -92,8 +147,7 @@ class JointTemplate:
         self.tokenizer, self.cleaner = TextTokenizer(backend), cleaner
         self.parts = np.array([segments for segments, _ in PARTS[name]])  # (sequences, segments of each)
         headers = tuple(tokens_of(backend, header) for header in PARTS[name][0][1])
-        opening = [] if cls_id is None else [cls_id]
-        self.frame = Frame(opening, [sep_id], [sep_id], tokens_of(backend, CUT_MARKER), headers)
+        self.frame = Frame(opening, separator, closing, tokens_of(backend, CUT_MARKER), headers)
         self.header_lengths = [len(header) for header in headers]
 
     def tokenize(self, rows: Sequence[Row]) -> ChunkTokens:

@@ -70,7 +70,7 @@ def fetch_from_hub(name: str) -> Path:
 
     offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
     os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "10")
-    patterns = ["*.json", "*.txt", "*.model", "*.safetensors"]
+    patterns = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
     try:
         return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=offline, etag_timeout=5))
     except Exception as error:  # the hub client raises many kinds; each means that the model is not to be had

@@ -3,7 +3,7 @@
     checkpoints/step_000400/
         manifest.json                 written last: names, sizes and digests of all files
         progress.json                 where the run stands (see train/resume.py)
-        model-00000.safetensors ...   parameter name -> fp32 value
+        model-00000.safetensors ...   trained parameter's name -> fp32 value
         optimizer-00000.safetensors   exp_avg/NAME and exp_avg_sq/NAME; metadata "steps": {NAME: update count}
 
         valid_logits.parquet          where this step was the best so far: the run folder's file of that name
@@ -23,6 +23,7 @@ import torch
 
 from pref_dist.errors import CheckpointError, DamagedCheckpointError
 from pref_dist.files import describe_file, read_json, sync
+from pref_dist.optim import trained_parameters
 from pref_dist.runtime.engine import Engine
 from pref_dist.runtime.shard_reader import ShardReader
 
@@ -136,9 +137,12 @@ def read_into(checkpoint: Checkpoint, engine: Engine) -> None:
 
 
 def read_weights(checkpoint: Checkpoint, module: torch.nn.Module) -> None:
-    """Copy the values alone into a plain model (evaluation, prediction)."""
+    """Copy the values alone into a plain model (evaluation, prediction), whose frozen parameters stay as they are.
+
+    Raises CheckpointError if one that the model trains is missing.
+    """
     with ShardReader(checkpoint.folder, checkpoint.manifest, with_moments=False) as reader, torch.no_grad():
-        for name, parameter in module.named_parameters():
+        for name, parameter in trained_parameters(module):
             parameter.copy_(reader.read_value(name, tuple(parameter.shape)))
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pref_dist.errors import CheckpointError
 from pref_dist.files import describe_file, render_bytes, render_json, sync, write_bytes, write_json
+from pref_dist.optim import trained_parameters
 from pref_dist.runtime.agreement import agree, on_main
 from pref_dist.runtime.checkpoint import (
     FORMAT_VERSION,
@@ -165,8 +166,8 @@ class CheckpointWriter:
 
 
 def measure_state(module: nn.Module) -> int:
-    """Return the bytes of a model's parameters with both moments; before a back-end has shared them out."""
-    return 3 * sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
+    """Return the bytes of a model's trained parameters with both moments; before a back-end has shared them out."""
+    return 3 * sum(parameter.numel() * parameter.element_size() for _, parameter in trained_parameters(module))
 
 
 def make_folder(folder: Path, needed_bytes: int) -> None:

@@ -95,13 +95,13 @@ class Engine(InferenceEngine, Protocol):
         """Dropout off."""
 
     def read_state(self) -> Iterator[tuple[str, ParameterState]]:
-        """Yield (name, whole state) for every parameter, in the model's order, on every rank.
+        """Yield (name, whole state) for every trained parameter, in the model's order, on every rank.
 
         Copies, which later steps leave as they are: a checkpoint is written while training goes on.
         """
 
     def write_state(self, read: Callable[[str], ParameterState]) -> None:
-        """Set every parameter and its optimiser state to `read(name)`, so that training goes on bit for bit."""
+        """Set every trained parameter and its optimiser state to `read(name)`, so that training goes on bit for bit."""
 
     def read_loss_scale(self) -> LossScale | None:
         """Return the dynamic loss scale, or None where the precision has none."""

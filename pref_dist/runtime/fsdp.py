@@ -47,7 +47,7 @@ class FsdpInference:
         return {
             "backend": "fsdp2" if is_shared else "not shared",
             "world_size": self._mesh.size(),
-            "weight_dtype": str(parameters[0].dtype),
+            "weight_dtype": str(next(value.dtype for value in parameters if value.requires_grad)),
             "precision": self._settings.precision,
             "layers_apart": self._num_layers,
             "optimizer": None,

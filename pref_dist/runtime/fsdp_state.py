@@ -7,16 +7,15 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pref_dist.errors import CheckpointError
-from pref_dist.optim import find_moments
 from pref_dist.runtime.engine import ParameterState
 
 
 def read_states(
     parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> Iterator[tuple[str, ParameterState]]:
-    """Yield every parameter's state on the host, in the order of `parameters`. Collective."""
-    for name, parameter in parameters.items():
-        moments = find_moments(optimizer, parameter)
+    """Yield every trained parameter's state on the host, in the order of `parameters`. Collective."""
+    for name, parameter in trained(parameters):
+        moments = optimizer.state[parameter]
         value, exp_avg, exp_avg_sq = map(_gather, (parameter, moments["exp_avg"], moments["exp_avg_sq"]))
         yield name, ParameterState(value, exp_avg, exp_avg_sq, int(moments["step"]))
 
@@ -26,12 +25,12 @@ def write_states(
     optimizer: torch.optim.Optimizer,
     read: Callable[[str], ParameterState],
 ) -> None:
-    """Set every parameter's state to `read(name)`, of which each rank takes its slice.
+    """Set every trained parameter's state to `read(name)`, of which each rank takes its slice.
 
     Raises CheckpointError if a shape is wrong.
     """
-    for name, parameter in parameters.items():
-        state = read(name)
+    for name, parameter in trained(parameters):
+        state, moments = read(name), optimizer.state[parameter]
         if state.value.shape != parameter.shape:
             raise CheckpointError(
                 f"{name} has shape {tuple(parameter.shape)} in the model, but {tuple(state.value.shape)} in the "
@@ -39,11 +38,14 @@ def write_states(
             )
         with torch.no_grad():
             parameter.copy_(_slice_like(parameter, state.value))
-        if parameter.requires_grad:
-            moments = optimizer.state[parameter]
-            moments["step"].fill_(state.step)
-            moments["exp_avg"].copy_(_slice_like(parameter, state.exp_avg))
-            moments["exp_avg_sq"].copy_(_slice_like(parameter, state.exp_avg_sq))
+        moments["step"].fill_(state.step)
+        moments["exp_avg"].copy_(_slice_like(parameter, state.exp_avg))
+        moments["exp_avg_sq"].copy_(_slice_like(parameter, state.exp_avg_sq))
+
+
+def trained(parameters: Mapping[str, nn.Parameter]) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield (name, parameter) of all that training changes."""
+    return ((name, parameter) for name, parameter in parameters.items() if parameter.requires_grad)
 
 
 def _gather(value: Tensor) -> Tensor:

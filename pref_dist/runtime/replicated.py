@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pref_dist.optim import ADAM_BETAS, ADAM_EPSILON, create_moments, find_moments
+from pref_dist.optim import ADAM_BETAS, ADAM_EPSILON, create_moments, trained_parameters
 from pref_dist.runtime.engine import EngineSettings, LossScale, ParameterState, StepOutcome
 from pref_dist.runtime.precision import autocast_to
 
@@ -101,22 +101,20 @@ class ReplicatedEngine:
         self._wrapped.eval()
 
     def read_state(self) -> Iterator[tuple[str, ParameterState]]:
-        for name, parameter in self._module.named_parameters():
-            moments = find_moments(self.optimizer, parameter)
+        for name, parameter in trained_parameters(self._module):
+            moments = self.optimizer.state[parameter]
             values = (parameter, moments["exp_avg"], moments["exp_avg_sq"])
             value, exp_avg, exp_avg_sq = (value.detach().to("cpu", copy=True) for value in values)
             yield name, ParameterState(value, exp_avg, exp_avg_sq, int(moments["step"]))
 
     def write_state(self, read: Callable[[str], ParameterState]) -> None:
-        for name, parameter in self._module.named_parameters():
-            state = read(name)
+        for name, parameter in trained_parameters(self._module):
+            state, moments = read(name), self.optimizer.state[parameter]
             with torch.no_grad():
                 parameter.copy_(state.value)
-            if parameter.requires_grad:
-                moments = self.optimizer.state[parameter]
-                moments["step"].fill_(state.step)
-                moments["exp_avg"].copy_(state.exp_avg)
-                moments["exp_avg_sq"].copy_(state.exp_avg_sq)
+            moments["step"].fill_(state.step)
+            moments["exp_avg"].copy_(state.exp_avg)
+            moments["exp_avg_sq"].copy_(state.exp_avg_sq)
 
     def read_loss_scale(self) -> LossScale | None:
         if not self._scaler.is_enabled():
@@ -132,7 +130,7 @@ class ReplicatedEngine:
         return {
             "backend": "ddp" if self._wrapped is not self._module else "single",
             "world_size": self._world_size,
-            "weight_dtype": str(next(self._module.parameters()).dtype),
+            "weight_dtype": str(next(trained_parameters(self._module))[1].dtype),
             "precision": self._settings.precision,
             "optimizer": "AdamW (fused)",
         }

@@ -24,7 +24,7 @@ from deepspeed.utils import (
 from torch import Tensor, nn
 
 from pref_dist.errors import CheckpointError
-from pref_dist.optim import ADAM_BETAS, ADAM_EPSILON
+from pref_dist.optim import ADAM_BETAS, ADAM_EPSILON, trained_parameters
 from pref_dist.runtime.engine import ParameterState
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -38,42 +38,41 @@ def limit_waits(limit: timedelta) -> None:
 
 
 def read_states(engine: Any) -> Iterator[tuple[str, ParameterState]]:
-    """Yield every parameter's state on the host, in the model's order. Collective."""
+    """Yield every trained parameter's state on the host, in the model's order. Collective."""
     steps = _read_steps(engine)
     _link_optimizer_state(engine)
-    for name, parameter in engine.module.named_parameters():
-        step = steps.get(id(parameter), 0)
-        value = _read_value(parameter)
+    for name, parameter in trained_parameters(engine.module):
+        step = steps[id(parameter)]
+        value: Tensor = safe_get_full_fp32_param(parameter).cpu().clone()
         moments = [_read_moment(parameter, key) if step else torch.zeros_like(value) for key in MOMENTS]
         yield name, ParameterState(value, moments[0], moments[1], step)
 
 
 def write_states(engine: Any, read: Callable[[str], ParameterState]) -> None:
-    """Set every parameter's state to `read(name)`, on all ranks alike. Collective.
+    """Set every trained parameter's state to `read(name)`, on all ranks alike. Collective.
 
     Raises CheckpointError if a shape is wrong, or if parameters of one partition, which has one update
     counter, were updated differently often.
     """
     _create_optimizer_state(engine)
     steps = dict(_read_steps(engine))
-    for name, parameter in engine.module.named_parameters():
+    for name, parameter in trained_parameters(engine.module):
         state = read(name)
         _write_value(name, parameter, state.value)
-        if id(parameter) in steps:
-            steps[id(parameter)] = state.step
-            _write_moment(parameter, "exp_avg", state.exp_avg)
-            _write_moment(parameter, "exp_avg_sq", state.exp_avg_sq)
+        steps[id(parameter)] = state.step
+        _write_moment(parameter, "exp_avg", state.exp_avg)
+        _write_moment(parameter, "exp_avg_sq", state.exp_avg_sq)
     _write_steps(engine, steps)
 
 
 def copy_values(module: nn.Module) -> dict[str, Tensor]:
-    """Return every parameter's value, on the host."""
-    return {name: parameter.detach().cpu().clone() for name, parameter in module.named_parameters()}
+    """Return every trained parameter's value, on the host."""
+    return {name: parameter.detach().cpu().clone() for name, parameter in trained_parameters(module)}
 
 
 def write_values(engine: Any, values: Mapping[str, Tensor]) -> None:
-    """Set the parameters to rank 0's `values`, the fp32 weights in full precision. Collective."""
-    for name, parameter in engine.module.named_parameters():
+    """Set the trained parameters to rank 0's `values`, the fp32 weights in full precision. Collective."""
+    for name, parameter in trained_parameters(engine.module):
         value = values[name].to(engine.device)
         torch.distributed.broadcast(value, src=0)
         _write_value(name, parameter, value)
@@ -168,14 +167,6 @@ def _write_steps(engine: Any, steps: Mapping[int, int]) -> None:
         state[flat]["step"] = counter.fill_(wanted.pop()) if isinstance(counter, Tensor) else wanted.pop()
 
 
-def _read_value(parameter: nn.Parameter) -> Tensor:
-    if parameter.requires_grad:
-        value: Tensor = safe_get_full_fp32_param(parameter).cpu().clone()
-        return value
-    with deepspeed.zero.GatheredParameters([parameter]):  # frozen: there is no fp32 copy, only the weight itself
-        return parameter.detach().float().cpu().clone()
-
-
 def _read_moment(parameter: nn.Parameter, key: str) -> Tensor:
     moment: Tensor = safe_get_full_optimizer_state(parameter, key).cpu().clone()
     return moment
@@ -187,13 +178,11 @@ def _write_value(name: str, parameter: nn.Parameter, value: Tensor) -> None:
     if tuple(value.shape) != shape:
         raise CheckpointError(f"{name} has shape {shape} in the model, but {tuple(value.shape)} in the checkpoint.")
     if _is_partitioned(parameter):
-        if parameter.requires_grad:
-            safe_set_local_fp32_param(parameter, _own_part(parameter, value))
+        safe_set_local_fp32_param(parameter, _own_part(parameter, value))
         with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0), torch.no_grad():
             parameter.copy_(value)
         return
-    if parameter.requires_grad:
-        safe_set_full_fp32_param(parameter, value)
+    safe_set_full_fp32_param(parameter, value)
     with torch.no_grad():
         parameter.copy_(value)
 

@@ -125,7 +125,7 @@ def begin(run: Assembled) -> None:
 def keep_model_files(folder: Path, run_dir: RunDir) -> None:
     """Copy the model's config and tokenizer, so that the run folder can be used where model.name is not."""
     run_dir.model_files.mkdir(parents=True, exist_ok=True)
-    for pattern in ("*.json", "*.txt", "*.model"):
+    for pattern in ("*.json", "*.txt", "*.model", "*.jinja"):
         for source in folder.glob(pattern):
             if not source.name.endswith(".index.json"):
                 shutil.copyfile(source, run_dir.model_files / source.name)

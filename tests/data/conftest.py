@@ -19,6 +19,13 @@ CORPUS = [
     "Which of the two answers is better? The first one explains more; the second is short.",
     "日本語の文章も少しあります。Ελληνικά, русский, naïve café, 😀👍🏽",
 ]
+# As WordPiece and byte-level tokenizers of chat models could have them; the second trims, as many do.
+WORDPIECE_CHAT = "[CLS]user: {{ messages[0]['content'] }} [SEP]{% if add_generation_prompt %}assistant:{% endif %}"
+BYTE_LEVEL_CHAT = (
+    "{{ bos_token }}{% for message in messages %}{{ message['role'] }}\n"
+    "{{ message['content'] | trim }}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant\n{% endif %}"
+)
 HEADER = ("id", "model_a", "prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie")
 
 
@@ -40,6 +47,7 @@ def wordpiece_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.enable_truncation(16)
     tokenizer.enable_padding(length=16)
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    names["chat_template"] = WORDPIECE_CHAT
     return save_tokenizer(tokenizer, tmp_path_factory.mktemp("wordpiece"), **names)
 
 
@@ -54,6 +62,7 @@ def byte_level_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
     names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+    names["chat_template"] = BYTE_LEVEL_CHAT
     return save_tokenizer(tokenizer, tmp_path_factory.mktemp("byte_level"), **names)
 
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from pref_dist.data.encode import EncodedRows, RowEncoder
 from pref_dist.data.rows import Row, Turn
-from pref_dist.data.templates import NUM_SEQUENCES, SEGMENT_NAMES, num_sequences, segment_names
+from pref_dist.data.templates import NUM_SEQUENCES, SEED_TEMPLATES, SEGMENT_NAMES, num_sequences, segment_names
 
 TEMPLATES = tuple(SEGMENT_NAMES)
+TURN_BY_TURN = ("joint", "chat")
 POLICIES = ("fair", "last_rounds", "left", "right")
 EVEN_HANDED = ("fair", "last_rounds")  # treat A and B alike
 WORDS = st.sampled_from(
@@ -39,7 +40,7 @@ TURNS = st.lists(st.builds(Turn, TEXTS, TEXTS, TEXTS), min_size=1, max_size=5).m
 MAX_TOKENS = st.sampled_from([100, 131, 200, 300])
 
 every_case = pytest.mark.parametrize(("template", "policy"), [(t, p) for t in TEMPLATES for p in POLICIES])
-# Of each case; there are 24 of most properties.
+# Of each case; there are 32 of most properties.
 a_few = settings(derandomize=True, max_examples=30, deadline=None)
 
 
@@ -112,7 +113,7 @@ def test_special_tokens_open_and_close_every_sequence(encoders, template, policy
 @a_few
 @given(turns=TURNS, max_tokens=MAX_TOKENS)
 def test_no_character_is_cut_into_halves(encoders, template, policy, turns, max_tokens):
-    if policy == "right" and template != "joint":
+    if policy == "right" and template in SEED_TEMPLATES:
         return  # there the result is transformers' own, whatever it cuts
     encoder = encoders(max_tokens, template, policy)
     for segment in segments_of(encoder.encode([build_row(turns)])):
@@ -147,14 +148,14 @@ def test_no_segment_is_emptied_when_its_share_is_16_tokens(encoders, template, p
 
 
 @pytest.mark.parametrize("policy", EVEN_HANDED)
-@pytest.mark.parametrize("template", ["joint", "seed_siamese"])
+@pytest.mark.parametrize("template", [*TURN_BY_TURN, "siamese", "seed_siamese"])
 @a_few
 @given(turns=TURNS, max_tokens=MAX_TOKENS)
 def test_swapping_a_and_b_swaps_the_result_exactly(encoders, template, policy, turns, max_tokens):
     encoder = encoders(max_tokens, template, policy)
     swapped = tuple(Turn(turn.prompt, turn.response_b, turn.response_a) for turn in turns)
     segments, others = (texts_of(encoder, template, encoder.encode([build_row(row)])) for row in (turns, swapped))
-    if template == "joint":
+    if template in TURN_BY_TURN:
         prompt, response_a, response_b = segments
         assert others == [prompt, response_b, response_a]
     else:
@@ -162,20 +163,22 @@ def test_swapping_a_and_b_swaps_the_result_exactly(encoders, template, policy, t
 
 
 def texts_of(encoder: RowEncoder, template: str, encoded: EncodedRows) -> list[list[int]]:
-    """Segments; of the joint template without headers, which say which response is which."""
+    """Segments; of joint and chat without headers, which say which response is which, and what stands around."""
     segments = segments_of(encoded)
-    if template != "joint":
+    if template not in TURN_BY_TURN:
         return segments
-    headers = encoder.frame.headers
-    skips = [len(header) + (len(encoder.frame.opening) if n == 0 else 0) for n, header in enumerate(headers)]
-    return [segment[skip:] for segment, skip in zip(segments, skips, strict=True)]
+    frame = encoder.frame
+    skips = [len(header) + (len(frame.opening) if n == 0 else 0) for n, header in enumerate(frame.headers)]
+    endings = [len(frame.separator), len(frame.separator), len(frame.closing)]
+    return [segment[skip : len(segment) - end] for segment, skip, end in zip(segments, skips, endings, strict=True)]
 
 
 @pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("template", TURN_BY_TURN)
 @a_few
 @given(turns=TURNS, max_tokens=MAX_TOKENS)
-def test_rounds_stay_in_order_and_the_last_one_stays(encoders, policy, turns, max_tokens):
-    encoder = encoders(max_tokens, "joint", policy)
+def test_rounds_stay_in_order_and_the_last_one_stays(encoders, template, policy, turns, max_tokens):
+    encoder = encoders(max_tokens, template, policy)
     shown = []
     for segment in segments_of(encoder.encode([build_row(turns)])):
         text = encoder.backend.decode(segment).lower()

@@ -68,7 +68,7 @@ def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
 
 
 def largest_difference(found: dict[str, Tensor], model: nn.Module) -> float:
-    values = ((name, value.detach()) for name, value in model.named_parameters())
+    values = ((name, value.detach()) for name, value in model.named_parameters() if value.requires_grad)
     return max(float((found[f"{name}/value"] - value).abs().max()) for name, value in values)
 
 

@@ -16,6 +16,7 @@ from pref_dist.runtime.checkpoint import (
     open_checkpoint,
     prune,
     read_into,
+    read_weights,
     recover,
 )
 from pref_dist.runtime.checkpoint_writer import CheckpointWriter, measure_state
@@ -36,10 +37,13 @@ class Small(nn.Module):
         return self.head(torch.tanh(self.body(values)))
 
 
-def build_engine(seed):
+def build_engine(seed, frozen=""):
     torch.manual_seed(seed)
     module = Small()
-    groups = [{"params": list(module.parameters()), "lr": 0.01, "weight_decay": 0.0}]
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name != frozen)
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [{"params": trained, "lr": 0.01, "weight_decay": 0.0}]
     return module, ReplicatedEngine(module, module, groups, EngineSettings("fp32", 1.0), ALONE.device, 1)
 
 
@@ -212,6 +216,21 @@ def test_a_checkpoint_for_which_there_is_no_room_is_not_begun(saved):
     with pytest.raises(CheckpointError, match=r"step 4 .* 1000000.0 TB are needed, and .* free .*train.keep_last"):
         writer.save(4, engine, {}, {})
     assert sorted(path.name for path in folder.iterdir()) == ["step_000001", "step_000002", "step_000003"]
+
+
+def test_what_is_frozen_takes_no_room_and_stays_as_it_is_where_weights_are_read(tmp_path):
+    module, engine = build_engine(0, frozen="body.weight")
+    take_steps(module, engine, 2)
+    save(tmp_path, 1, engine, {})
+    assert measure_state(module) == 3 * 4 * (8 + 8 * 3 + 3)
+    checkpoint = open_checkpoint(tmp_path / "step_000001")
+    other, _ = build_engine(1, frozen="body.weight")
+    own = other.body.weight.clone()
+    read_weights(checkpoint, other)
+    assert torch.equal(other.body.weight, own)
+    assert torch.equal(other.head.weight, module.head.weight)
+    with pytest.raises(CheckpointError, match=r"holds no 'body\.weight'"):
+        read_weights(checkpoint, build_engine(1)[0])
 
 
 def test_a_complete_checkpoint_that_a_crash_left_unnamed_gets_its_name_and_no_other_does(saved):
