@@ -114,11 +114,12 @@ class Identity:
     tables: tuple[str, ...]
     valid: str  # which rows are held out
     tokenizer: str
+    base: str | None = None  # weights that are not trained, and so in no checkpoint; None: all are
 
 
-def identify(prepared: Prepared, plan: Plan) -> Identity:
+def identify(prepared: Prepared, plan: Plan, base: str | None) -> Identity:
     tables = tuple(table.digest for table in prepared.tables)
-    return Identity(plan.digest, tables, digest_rows(prepared.valid_rows), prepared.tokenizer.digest)
+    return Identity(plan.digest, tables, digest_rows(prepared.valid_rows), prepared.tokenizer.digest, base)
 
 
 def find_checkpoint(
@@ -136,7 +137,7 @@ def find_checkpoint(
     if changes and not accept_changes:
         raise CheckpointError(
             f"{checkpoint.folder} belongs to another run: {', '.join(changes)} changed.\n"
-            "Give the data, the tokenizer or --limit back, start anew with --fresh, or go on with --accept-changes."
+            "Give the data, the model's files or --limit back, start anew with --fresh, or go on with --accept-changes."
         )
     if changes:
         speaker.say(
@@ -156,6 +157,7 @@ def list_identity_changes(saved: dict[str, Any], identity: Identity) -> list[str
         "valid": "which rows are held out",
         "tokenizer": "the tokenizer",
         "plan": "the order of rows",
+        "base": "the frozen weights of model.name",
     }
     found = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(identity).items()}
     return [text for key, text in names.items() if saved.get(key) != found[key]]
@@ -218,7 +220,7 @@ def describe_progress(
     loss_scale = engine.read_loss_scale()
     return {
         "progress": asdict(progress),
-        "identity": asdict(identity),
+        "identity": {key: value for key, value in asdict(identity).items() if value is not None},
         "class_shares": class_shares,
         "loss_scale": None if loss_scale is None else asdict(loss_scale),
     }
