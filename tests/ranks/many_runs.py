@@ -17,11 +17,21 @@ from tests.ranks.launch_ranks import check_ranks_succeeded, run_ranks
 from tests.ranks.run_verb import launch_env
 
 
-def run_jobs(backend: str, world_size: int, jobs: Sequence[dict[str, Any]], folder: Path, timeout: float = 400) -> None:
-    """Let `world_size` ranks train all jobs; fails if any rank did."""
+def run_jobs(
+    backend: str,
+    world_size: int,
+    jobs: Sequence[dict[str, Any]],
+    folder: Path,
+    timeout: float = 400,
+    zero_file: Path | None = None,
+) -> None:
+    """Let `world_size` ranks train all jobs; fails if any rank did. zero_file: instead of the repository's own."""
     path = folder / f"jobs_{backend}_{world_size}.json"
     path.write_text(json.dumps([{**job, "backend": backend, "world_size": world_size} for job in jobs]))
-    check_ranks_succeeded(run_ranks("tests.ranks.many_runs", world_size, [str(path)], launch_env(backend), timeout))
+    env = launch_env(backend)
+    if zero_file is not None:
+        env["ACCELERATE_DEEPSPEED_CONFIG_FILE"] = str(zero_file)
+    check_ranks_succeeded(run_ranks("tests.ranks.many_runs", world_size, [str(path)], env, timeout))
 
 
 def leave_as_killed(source: Path, target: Path, step: int) -> None:
