@@ -9,8 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pref_dist.data.cache_build import BuildWatch
+from pref_dist.data.leaks import TrainedRows
+from pref_dist.data.prepare import prediction_policies
+from pref_dist.data.pseudo_labels import write_soft_labels
 from pref_dist.data.table import TokenTable
+from pref_dist.errors import DataError
 from pref_dist.evaluate.restore import RestoredRun, read_run_config, restore_run
+from pref_dist.evaluate.run import pick
 from pref_dist.metrics import probabilities
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.parallel import start_parallel
@@ -43,13 +48,16 @@ def predict(
     overrides: Sequence[str] = (),
     format: str | None = None,
     watch: BuildWatch | None = None,
+    soft_labels: Path | None = None,
 ) -> PredictResult:
     """Predict every row of `data` on all ranks and write a submission; every rank calls it.
 
     Rows that fail a check cannot be read by the model; they get the training rows' class shares. Label
     columns are passed over, whatever stands in them. `format` names the layout of `data`, None: the run's.
-    Of chosen/rejected pairs A is the chosen response; rows without an id get their number.
+    Of chosen/rejected pairs A is the chosen response; rows without an id get their number. soft_labels: a Parquet
+    file to write besides, of the rows that the model could read with its probabilities as labels, for data.sources.
     """
+    check_soft_labels(soft_labels)
     run_dir = RunDir(run_folder)
     config = read_run_config(run_dir, overrides)
     parallel = start_parallel(config.parallel, config.run.deterministic)
@@ -61,7 +69,24 @@ def predict(
     ids, chances, num_prior, num_left_out = complete(run, table, probabilities(logits.astype(np.float64)))
     if parallel.is_main:
         write_submission(out, ids, chances)
+        if soft_labels is not None:
+            label_rows(run, table, probabilities(logits.astype(np.float64)), soft_labels)
     return PredictResult(out, len(ids), num_prior, num_left_out, table.set_aside, parallel.is_main)
+
+
+def check_soft_labels(path: Path | None) -> None:
+    """Raise DataError before any work if the file would not be known again by its name."""
+    if path is not None and path.suffix.lower() != ".parquet":
+        raise DataError(f"--soft-labels {path} must end in .parquet: only such a file can say who its teacher was.")
+
+
+def label_rows(run: RestoredRun, table: TokenTable, chances: NDArray[np.float64], path: Path) -> None:
+    """Write the table's rows with the model's probabilities (n, 3), and what the model has learnt from."""
+    data = run.config.data
+    settings = data.model_copy(update=prediction_policies(data))
+    rows = pick(settings, table, np.arange(len(table), dtype=np.int64))
+    trained = TrainedRows.read(run.run_dir.trained_rows)
+    write_soft_labels(path, rows, chances, trained, f"{run.run_dir.root.name}, step {run.step}")
 
 
 def complete(

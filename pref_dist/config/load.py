@@ -115,7 +115,8 @@ def explain_problem(problem: Mapping[str, Any]) -> str:
             remedy = f"known keys: {', '.join(known)}."
         return f"  {'.'.join(names)}: there is no such key; {remedy}"
     # The names of union members ("int", "literal['auto']") are pydantic's, not the user's.
-    path = ".".join(names[: 3 if names[:2] in (["data", "checks"], ["data", "sources"]) else 2])
+    is_nested = names[:2] in (["data", "checks"], ["data", "sources"]) or known_keys(names[:2])
+    path = ".".join(names[: 3 if is_nested else 2])
     message = problem["msg"].removeprefix("Value error, ")
     return (
         f"  {path}: {message} (found: {problem['input']!r})" if problem["type"] != "missing" else f"  {path}: {message}"
@@ -127,7 +128,9 @@ def known_keys(names: list[str]) -> list[str]:
     for name in names:
         field = section.model_fields.get(name) if section else None
         annotation = field.annotation if field else None
-        section = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+        # A section may be optional, such as `train.distill: null`.
+        kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        section = next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
     return list(section.model_fields) if section else []
 
 

@@ -151,6 +151,18 @@ class DataSection(Section):
         return (SourceSection(path=self.train),)
 
 
+class DistillSection(Section):
+    logits: str = Field(
+        min_length=1,
+        description="A Parquet file with a teacher's logits of all training rows, none of which it has learnt from: "
+        "oof_logits.parquet of `train --folds` or `blend`.",
+    )
+    temperature: Positive = Field(2.0, description="Both distributions are softened by it before they are compared.")
+    weight: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.5, description="Share of the teacher in a row's loss; the labels have the rest."
+    )
+
+
 class TrainSection(Section):
     epochs: PositiveInt = Field(1, description="How often every row is seen.")
     max_steps: PositiveInt | None = Field(None, description="Stop after so many optimiser steps; null: all epochs.")
@@ -172,6 +184,9 @@ class TrainSection(Section):
     schedule: Literal["linear", "cosine"] = Field("linear", description="How the rate falls to 0 after warm-up.")
     label_smoothing: Probability = Field(
         0.0, description="Share of each target that is spread evenly over A, B and tie; in training alone."
+    )
+    distill: DistillSection | None = Field(
+        None, description="Learn from a teacher's logits, too: {logits, temperature, weight}."
     )
     swap: Swap = Field(
         "none",

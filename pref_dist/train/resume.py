@@ -17,6 +17,7 @@ from pref_dist.runtime.engine import Engine, LossScale
 from pref_dist.runtime.log import MetricsLog, Speaker
 from pref_dist.runtime.parallel import Parallel
 from pref_dist.runtime.precision import resolve_precision
+from pref_dist.train.distill import Teacher
 
 
 @dataclass
@@ -114,11 +115,13 @@ class Identity:
     tables: tuple[str, ...]
     valid: str  # which rows are held out
     tokenizer: str
+    teacher: str | None = None  # its logits of the training rows
 
 
-def identify(prepared: Prepared, plan: Plan) -> Identity:
+def identify(prepared: Prepared, plan: Plan, teacher: Teacher | None) -> Identity:
     tables = tuple(table.digest for table in prepared.tables)
-    return Identity(plan.digest, tables, digest_rows(prepared.valid_rows), prepared.tokenizer.digest)
+    taught = None if teacher is None else teacher.digest
+    return Identity(plan.digest, tables, digest_rows(prepared.valid_rows), prepared.tokenizer.digest, taught)
 
 
 def find_checkpoint(
@@ -156,6 +159,7 @@ def list_identity_changes(saved: dict[str, Any], identity: Identity) -> list[str
         "valid": "which rows are held out",
         "tokenizer": "the tokenizer",
         "plan": "the order of rows",
+        "teacher": "the logits of train.distill.logits",
     }
     found = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(identity).items()}
     return [text for key, text in names.items() if saved.get(key) != found[key]]
