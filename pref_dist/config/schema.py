@@ -16,6 +16,7 @@ DataFormat = Literal["auto", "lmsys", "plain", "wsdm", "arena", "pairs"]
 SplitMethod = Literal["grouped_hash", "grouped_stratified", "random_stratified"]
 Template = Literal["joint", "seed_joint", "seed_siamese"]
 Truncation = Literal["fair", "last_rounds", "left", "right"]
+Schedule = Literal["linear", "cosine", "constant", "plateau"]
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -196,7 +197,25 @@ class TrainSection(Section):
     )
     weight_decay: NonNegative = Field(0.01, description="Decoupled weight decay; never on biases and norms.")
     warmup_fraction: Fraction = Field(0.1, description="Share of all steps in which the rate rises from 0.")
-    schedule: Literal["linear", "cosine"] = Field("linear", description="How the rate falls to 0 after warm-up.")
+    schedule: Schedule = Field(
+        "linear",
+        description="The rate after warm-up. linear, cosine: falls to 0; constant: stays at the peak; plateau: stays "
+        "until evaluations no longer get better, see plateau_patience.",
+    )
+    plateau_patience: PositiveInt = Field(
+        1,
+        description="plateau: after so many evaluations in a row whose log loss is not more than 1e-4 better than the "
+        "one that last was, the rate is multiplied by plateau_factor.",
+    )
+    plateau_factor: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.5, description="plateau: what the rate is multiplied by."
+    )
+    early_stop_patience: PositiveInt | None = Field(
+        None,
+        description="The run ends after so many evaluations in a row without a better log loss; null: never. What "
+        "counts is the best step, as always. May be changed when a run goes on: evaluations since the best were "
+        "counted all the time. A run that has ended by it goes on with --accept-changes.",
+    )
     clip_norm: Positive | None = Field(1.0, description="Largest norm of the whole gradient; null: no clipping.")
     precision: Precision | Literal["auto"] = Field(
         "auto", description="fp32 master weights always; the type of the forward. auto: bf16 / fp16 GPU, fp32 CPU."
@@ -221,6 +240,14 @@ class TrainSection(Section):
     def check_loss_scale(self) -> "TrainSection":
         if self.initial_loss_scale < 1 or not float(self.initial_loss_scale).hex().startswith("0x1.0000000000000p"):
             raise ValueError(f"initial_loss_scale must be a power of two of at least 1, not {self.initial_loss_scale}")
+        return self
+
+    @model_validator(mode="after")
+    def check_plateau(self) -> "TrainSection":
+        for name in ("plateau_patience", "plateau_factor"):
+            value = getattr(self, name)
+            if self.schedule != "plateau" and value != TrainSection.model_fields[name].default:
+                raise ValueError(f"{name}={value} needs schedule=plateau, not {self.schedule}")
         return self
 
 
@@ -257,6 +284,7 @@ CHANGEABLE = frozenset(
         "train.keep_last",
         "train.async_save",
         "train.max_skipped_steps",
+        "train.early_stop_patience",  # no step depends on it, but which is the last
         "evaluate.token_budget",
     }
 )

@@ -34,6 +34,7 @@ from pref_dist.runtime.checkpoint_writer import CheckpointWriter, measure_state
 from pref_dist.runtime.engine import Engine, EngineSettings
 from pref_dist.runtime.log import MetricsLog, Speaker
 from pref_dist.runtime.parallel import Parallel
+from pref_dist.train.evaluations import warn_of_few_evaluations
 from pref_dist.train.resume import Identity, Progress, identify, restore
 
 DEBUG_ROWS = 64
@@ -239,6 +240,6 @@ def describe_run(
             f"{config.train.precision}",
             f"ranks      {parallel.world_size} x {parallel.device.type}, {parallel.backend}",
             f"run        {config.run.dir}",
-            *(f"WARNING    {warning}" for warning in prepared.warnings),
+            *(f"WARNING    {warning}" for warning in (*prepared.warnings, *warn_of_few_evaluations(config, plan))),
         )
     )
