@@ -97,7 +97,7 @@ def check_teachers(
             source,
             (scored_table, scored),
             f"of the {len(scored):,} held-out rows, whose labels its own would carry into the training",
-            "Hold out what the teacher held out (the same data.train, data.split, data.num_folds, data.fold and run.seed) "
+            "Hold out what the teacher held out (same data.train, data.split, data.num_folds, data.fold, run.seed), "
             "or a file in data.valid that it has not seen.",
         )
 

@@ -34,6 +34,7 @@ from pref_dist.runtime.engine import Engine, EngineSettings
 from pref_dist.runtime.log import MetricsLog, Speaker
 from pref_dist.runtime.parallel import Parallel
 from pref_dist.train.distill import Teacher, find_teacher
+from pref_dist.train.evaluations import warn_of_few_evaluations
 from pref_dist.train.resume import Identity, Progress, identify, restore
 
 DEBUG_ROWS = 64
@@ -230,7 +231,8 @@ def describe_run(
 ) -> str:
     """Return the lines that say, before the first step, what will happen."""
     prepared, plan = planned.prepared, planned.plan
-    warnings = [*prepared.warnings, *(planned.teacher.warnings if planned.teacher is not None else [])]
+    taught = planned.teacher.warnings if planned.teacher is not None else []
+    warnings = [*prepared.warnings, *taught, *warn_of_few_evaluations(config, plan)]
     tokens = int(plan.lengths.sum() if plan.num_tokens is None else plan.num_tokens.sum())
     set_aside = len(prepared.set_aside)
     return "\n".join(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pref_dist.config.schema import DistillSection
+from pref_dist.config.train_section import DistillSection
 from pref_dist.data.batches import swap_classes
 from pref_dist.data.duplicates import find_shared
 from pref_dist.data.plan import Rows
@@ -73,8 +73,8 @@ def find_places(found: RowLogits, table: TokenTable, rows: Rows) -> Rows:
         missing = rows[~is_there]
         raise DataError(
             f"train.distill.logits={found.path} has no logits of {len(missing):,} of {len(rows):,} training rows "
-            f"(first: {name_row(table, missing[0])}). Let teachers of the same data.train give them: `train --folds`, then its "
-            "oof_logits.parquet."
+            f"(first: {name_row(table, missing[0])}). Let teachers of the same data.train give them: `train --folds`, "
+            "then its oof_logits.parquet."
         )
     return np.asarray(order[places])
 

@@ -36,6 +36,7 @@ from pref_dist.train.resume import (
     write_config,
 )
 from pref_dist.train.saving import complete_save
+from pref_dist.train.stopping import has_ended, why_ended_early
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,9 @@ def train_among(parallel: Parallel, config: RunConfig, options: TrainOptions) ->
         if not options.is_anew:
             checkpoint = find_checkpoint(run_dir, rows.identity, rows.plan, parallel, speaker, options.accept_changes)
         if state.get("state") == "finished" and not options.accept_changes:
+            reason = "; ".join(filter(None, ("before", state.get("reason"))))
             return TrainResult(
-                "finished", run_dir.root, state["step"], "before", read_json(run_dir.best), parallel.is_main
+                "finished", run_dir.root, state["step"], reason, read_json(run_dir.best), parallel.is_main
             )
         if not options.is_anew:
             budgets = parallel.broadcast(read_budgets(config, run_dir) if parallel.is_main else {})
@@ -109,7 +111,7 @@ def begin(run: Assembled) -> None:
     remove_unfinished(run.run_dir.root)
     for left_over in (run.run_dir.failures, run.run_dir.heartbeats):
         shutil.rmtree(left_over, ignore_errors=True)
-    if run.progress.step < run.plan.num_steps:
+    if not has_ended(run):
         run.writer.check_room()
     write_config(run.config, run.run_dir)
     remove_left_over(run.run_dir.stop_file, run.run_dir.lock)
@@ -226,8 +228,9 @@ def end_run(run: Assembled, stop_reason: str) -> TrainResult:
             "class_shares": run.class_shares,
         }
     state: Literal["finished", "stopped"] = "stopped" if stop_reason else "finished"
-    on_main(run.parallel, "The end of the run", lambda: write_end(run, state, stop_reason, metrics))
-    return TrainResult(state, run.run_dir.root, run.progress.step, stop_reason, metrics, run.parallel.is_main)
+    reason = stop_reason or why_ended_early(run)
+    on_main(run.parallel, "The end of the run", lambda: write_end(run, state, reason, metrics))
+    return TrainResult(state, run.run_dir.root, run.progress.step, reason, metrics, run.parallel.is_main)
 
 
 def write_end(run: Assembled, state: Literal["finished", "stopped"], reason: str, metrics: dict[str, Any]) -> None:
