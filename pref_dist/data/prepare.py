@@ -16,7 +16,7 @@ from pref_dist.data.cache_build import BuildWatch
 from pref_dist.data.cross_checks import CrossFindings, check_rows_together
 from pref_dist.data.encode import TokenizerSpec, load_tokenizer
 from pref_dist.data.folds import Rows
-from pref_dist.data.pseudo_labels import are_pseudo, check_teachers, find_pseudo_sources
+from pref_dist.data.pseudo_labels import Side, are_pseudo, check_teachers, find_pseudo_sources
 from pref_dist.data.splits import ShareDeviation, SplitRequest, list_share_deviations, split_rows
 from pref_dist.data.table import JoinedTable, TokenTable
 from pref_dist.errors import DataError
@@ -122,7 +122,7 @@ def prepare(config: RunConfig, tokenizer_path: Path, watch: BuildWatch | None = 
     num_drawn = len(valid_rows)
     if is_split:
         valid_rows = valid_rows[~are_pseudo(pseudo, valid_rows)]
-    check_teachers(pseudo, (train_table, train_rows), (valid_table, valid_rows))
+    check_teachers(pseudo, Side(train_table, train_rows), Side(valid_table, valid_rows))
     tables = [train_table] if is_split else [train_table, valid_table]
     return Prepared(
         tokenizer=tokenizer,

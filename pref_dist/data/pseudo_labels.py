@@ -8,7 +8,7 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pref_dist.data.data_files import find_files
+from pref_dist.data.duplicates import find_shared
 from pref_dist.data.leaks import TrainedRows
 from pref_dist.data.plan import Rows
 from pref_dist.data.raw_labels import SOFT_COLUMNS
@@ -84,31 +85,41 @@ def read_teacher(path: Path) -> TrainedRows | None:
     return TrainedRows(groups, pairs, split)
 
 
-def check_teachers(
-    sources: Sequence[PseudoSource], train: tuple[TokenTable, Rows], valid: tuple[TokenTable, Rows]
-) -> None:
-    """Raise DataError if a teacher has learnt from rows that it labels here, or from rows that are held out."""
-    table, rows = train
+def check_teachers(sources: Sequence[PseudoSource], train: "Side", valid: "Side") -> None:
+    """Raise DataError if a teacher has learnt from rows that it labels here, or from what is held out.
+
+    Of its own rows the pair of answers counts: another pair under a prompt that it knows is a new row. Of the held-out
+    rows the prompt counts, too, as in the split.
+    """
     for source in sources:
-        own = rows[source.holds(rows)]
-        check_not_seen(source, (table, own), f"of its own {len(own):,} rows", "Label rows that it has not seen.")
-        scored_table, scored = valid
-        check_not_seen(
-            source,
-            (scored_table, scored),
-            f"of the {len(scored):,} held-out rows, whose labels its own would carry into the training",
-            "Hold out what the teacher held out (same data.train, data.split, data.num_folds, data.fold, run.seed), "
-            "or a file in data.valid that it has not seen.",
-        )
+        for teacher in source.teachers:
+            own = Side(train.table, train.rows[source.holds(train.rows)])
+            known = find_shared(own.table.pairs[own.rows], teacher.pairs)
+            if len(known):
+                raise DataError(
+                    f"{describe_seen(source, own, known)} of its own {len(own.rows):,} rows, which it would label from "
+                    "memory. Let it label rows that it has not seen."
+                )
+            scored = teacher.were_seen(valid.table.groups[valid.rows], valid.table.pairs[valid.rows])
+            if scored.any():
+                raise DataError(
+                    f"{describe_seen(source, valid, np.flatnonzero(scored))} of the {len(valid.rows):,} held-out rows, "
+                    "whose labels its own would carry into the training. Hold out what the teacher held out (the same "
+                    "data.train, data.split, data.num_folds, data.fold and run.seed), or in data.valid what it has not "
+                    "seen."
+                )
 
 
-def check_not_seen(source: PseudoSource, where: tuple[TokenTable, Rows], what: str, remedy: str) -> None:
-    table, rows = where
-    for teacher in source.teachers:
-        seen = rows[teacher.were_seen(table.groups[rows], table.pairs[rows])]
-        if len(seen):
-            place = table.describe(int(seen[0]))
-            raise DataError(
-                f"The teacher of data.sources {source.path} has learnt from {len(seen):,} {what} (first: row "
-                f"{place['row']} of {place['file']} with id {place['id']}). {remedy}"
-            )
+class Side(NamedTuple):
+    """Rows (n,) of a table: those that are trained on, or those that are held out."""
+
+    table: TokenTable
+    rows: Rows
+
+
+def describe_seen(source: PseudoSource, side: Side, places: Rows) -> str:
+    row = side.table.describe(int(side.rows[places[0]]))
+    return (
+        f"The teacher of data.sources {source.path} has learnt from {len(places):,} (first: row {row['row']} of "
+        f"{row['file']} with id {row['id']})"
+    )
