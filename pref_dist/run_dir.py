@@ -100,6 +100,10 @@ class RunDir:
         return self.root / ".lock"
 
     @property
+    def submission(self) -> Path:
+        return self.root / "submission.csv"
+
+    @property
     def folds(self) -> Path:
         """How far the folds are, in a folder that `train --folds` filled: its own runs lie in fold_0, fold_1, ..."""
         return self.root / "folds.json"

@@ -41,7 +41,8 @@ class FoldPlan:
     limit: int | None
 
     def held_out_by(self, fold: int) -> Rows:
-        return self.rows[self.folds == fold]
+        rows: Rows = self.rows[self.folds == fold]
+        return rows
 
     def scored_by(self, fold: int) -> Rows:
         """Return the rows that the fold's run gives logits for."""
@@ -191,12 +192,11 @@ def score_folds(joined: RowLogits, steps: list[int]) -> dict[str, Any]:
     """Return log_loss, accuracy and num_rows over all out-of-fold rows, and the same of each fold."""
     assert joined.targets is not None
     assert joined.folds is not None
-    folds = []
+    logits, folds = joined.logits.astype(np.float64), []
     for fold, step in enumerate(steps):
         is_here = joined.folds == fold
-        scores = score_logits(joined.logits[is_here], joined.targets[is_here])
-        folds.append({"fold": fold, **scores, "step": step})
-    return {**score_logits(joined.logits, joined.targets), "folds": folds}
+        folds.append({"fold": fold, **score_logits(logits[is_here], joined.targets[is_here]), "step": step})
+    return {**score_logits(logits, joined.targets), "folds": folds}
 
 
 def write_folds_state(root: RunDir, num_folds: int, is_joined: bool) -> None:
