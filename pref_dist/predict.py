@@ -25,6 +25,20 @@ SMALLEST_PROBABILITY = 1e-12
 
 
 @dataclass(frozen=True)
+class Completed:
+    """Probabilities (N, 3) of every row that a submission can hold, in the order of the file.
+
+    is_prior: (N,) whether the row was set aside and has the class shares. num_left_out and set_aside: as below.
+    """
+
+    ids: list[str]
+    chances: NDArray[np.float64]
+    is_prior: NDArray[np.bool_]
+    num_left_out: int
+    set_aside: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class PredictResult:
     """num_rows: rows in the submission; num_prior: those of them that were set aside and got the class shares.
 
@@ -62,16 +76,15 @@ def predict(
     config = read_run_config(run_dir, overrides)
     parallel = start_parallel(config.parallel, config.run.deterministic)
     run = restore_run(config, run_dir, checkpoint, parallel)
-    table = run.open_rows(data, format, with_labels=False, watch=watch)
-    parallel.check_agreement({"the rows": table.digest})
-    logits = run.infer(table, np.arange(len(table), dtype=np.int64))
+    table, chances = infer_table(run, data, format, watch)
+    found = complete(run, table, chances)
     parallel.stop()
-    ids, chances, num_prior, num_left_out = complete(run, table, probabilities(logits.astype(np.float64)))
     if parallel.is_main:
-        write_submission(out, ids, chances)
+        write_submission(out, found.ids, found.chances)
         if soft_labels is not None:
-            label_rows(run, table, probabilities(logits.astype(np.float64)), soft_labels)
-    return PredictResult(out, len(ids), num_prior, num_left_out, table.set_aside, parallel.is_main)
+            label_rows(run, table, chances, soft_labels)
+    num_prior = int(found.is_prior.sum())
+    return PredictResult(out, len(found.ids), num_prior, found.num_left_out, found.set_aside, parallel.is_main)
 
 
 def check_soft_labels(path: Path | None) -> None:
@@ -89,9 +102,22 @@ def label_rows(run: RestoredRun, table: TokenTable, chances: NDArray[np.float64]
     write_soft_labels(path, rows, chances, trained, f"{run.run_dir.root.name}, step {run.step}")
 
 
-def complete(
-    run: RestoredRun, table: TokenTable, chances: NDArray[np.float64]
-) -> tuple[list[str], NDArray[np.float64], int, int]:
+def predict_table(run: RestoredRun, data: Path, format: str | None, watch: BuildWatch | None) -> Completed:
+    """Return what a restored run says of every row of a file, on every rank; collective."""
+    return complete(run, *infer_table(run, data, format, watch))
+
+
+def infer_table(
+    run: RestoredRun, data: Path, format: str | None, watch: BuildWatch | None
+) -> tuple[TokenTable, NDArray[np.float64]]:
+    """Return the rows of a file that the model can read, and its probabilities (n, 3) of them; collective."""
+    table = run.open_rows(data, format, with_labels=False, watch=watch)
+    run.parallel.check_agreement({"the rows": table.digest})
+    logits = run.infer(table, np.arange(len(table), dtype=np.int64))
+    return table, probabilities(logits.astype(np.float64))
+
+
+def complete(run: RestoredRun, table: TokenTable, chances: NDArray[np.float64]) -> Completed:
     """Add the rows that were set aside, and put all into the order of the file."""
     numbers = [int(number) for number in table.row_numbers]
     ids = table.ids.to_pylist()
@@ -103,8 +129,13 @@ def complete(
             prior.append(int(record["row"]))
             ids.append(record["id"])
     shares = np.tile(np.asarray(run.class_shares), (len(prior), 1))
-    joined = np.maximum(np.concatenate([chances, shares]), SMALLEST_PROBABILITY)
-    joined /= joined.sum(axis=1, keepdims=True)
+    joined = keep_inside(np.concatenate([chances, shares]))
     order = np.argsort(np.asarray(numbers + prior), kind="stable")
     num_left_out = len(table.set_aside_rows) - len(prior)
-    return [ids[place] for place in order], joined[order], len(prior), num_left_out
+    return Completed([ids[place] for place in order], joined[order], order >= len(table), num_left_out, table.set_aside)
+
+
+def keep_inside(chances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return probabilities (N, 3) of which none is 0, so that no single row can cost infinitely much."""
+    inside = np.maximum(chances, SMALLEST_PROBABILITY)
+    return np.asarray(inside / inside.sum(axis=1, keepdims=True))

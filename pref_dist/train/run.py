@@ -62,18 +62,24 @@ def train(config: RunConfig, options: TrainOptions | None = None) -> TrainResult
     """
     options = options or TrainOptions()
     config = prepare_for_debugging(config, options)
+    RunDir(Path(config.run.dir)).check_holds_no_folds()
     parallel = start_parallel(config.parallel, config.run.deterministic)
     result = train_among(parallel, config, options)
     parallel.stop()
     return result
 
 
-def train_among(parallel: Parallel, config: RunConfig, options: TrainOptions) -> TrainResult:
-    """`train` among ranks that are connected already, so that several runs may follow each other in one process."""
+def train_among(
+    parallel: Parallel, config: RunConfig, options: TrainOptions, within: StopRequest | None = None
+) -> TrainResult:
+    """`train` among ranks that are connected already, so that several runs may follow each other in one process.
+
+    `within` is the request to stop all of them.
+    """
     run_dir = RunDir(Path(config.run.dir))
     speaker = Speaker(parallel.is_main, sys.stderr if options.lines_to_stderr else sys.stdout)
     with (
-        StopRequest(stop_files(run_dir.stop_file, parallel.is_main)) as stop,
+        StopRequest(stop_files(run_dir.stop_file, parallel.is_main), within) as stop,
         only_one_run(run_dir, parallel),
         Heart(
             run_dir, parallel.rank, parallel.world_size, parallel.whereabouts, config.parallel.timeout_seconds

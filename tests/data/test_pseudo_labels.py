@@ -85,9 +85,7 @@ def test_a_student_of_the_same_fold_trains_on_them_and_is_never_scored_on_them(l
 
 def test_a_student_that_holds_out_what_the_teacher_was_trained_on_is_refused(labelled, tiny_model):
     folder, _, runs = labelled
-    with pytest.raises(
-        DataError, match=r"new.parquet has learnt from \d+ .* of the \d+ held-out rows.*data.fold"
-    ):
+    with pytest.raises(DataError, match=r"new.parquet has learnt from \d+ .* of the \d+ held-out rows.*data.fold"):
         prepare_student(runs, tiny_model, folder / "new.parquet", fold=1)
 
 
