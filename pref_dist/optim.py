@@ -15,6 +15,7 @@ from pref_dist.models.layers import layer_numbers, list_layers
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
 PLATEAU_MIN_GAIN = 1e-4  # nats
+MAGNITUDE = ".lora_magnitude_vector."  # peft's name for the norms of DoRA
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ def find_peak_rates(model: nn.Module, heads: set[str], settings: OptimizerSettin
 
 
 def names_without_decay(model: nn.Module) -> set[str]:
-    """Return the names of all biases and of everything that a normalisation layer owns."""
-    names = {name for name, _ in model.named_parameters() if name.rsplit(".", 1)[-1] == "bias"}
+    """Return the names of all biases, of all that a normalisation layer owns, and of the norms that DoRA trains."""
+    names = {name for name, _ in model.named_parameters() if name.rsplit(".", 1)[-1] == "bias" or MAGNITUDE in name}
     for prefix, module in model.named_modules():
         if "norm" in type(module).__name__.lower():
             names.update(f"{prefix}.{name}" for name, _ in module.named_parameters(recurse=False))

@@ -13,6 +13,9 @@ from pref_dist.config.schema import CHANGEABLE, RunConfig, SourceSection
 from pref_dist.errors import ConfigError
 from pref_dist.findings import Kind
 
+# Settings that have keys of their own.
+DEEPER = (["data", "checks"], ["data", "sources"], ["model", "lora"], ["train", "distill"])
+
 
 def load_config(path: Path | None, overrides: Iterable[str] = ()) -> RunConfig:
     """Read a run config; `overrides` are `section.key=value` strings whose value is YAML.
@@ -115,8 +118,7 @@ def explain_problem(problem: Mapping[str, Any]) -> str:
             remedy = f"known keys: {', '.join(known)}."
         return f"  {'.'.join(names)}: there is no such key; {remedy}"
     # The names of union members ("int", "literal['auto']") are pydantic's, not the user's.
-    is_nested = names[:2] in (["data", "checks"], ["data", "sources"]) or known_keys(names[:2])
-    path = ".".join(names[: 3 if is_nested else 2])
+    path = ".".join(names[: 3 if names[:2] in DEEPER else 2])
     message = problem["msg"].removeprefix("Value error, ")
     return (
         f"  {path}: {message} (found: {problem['input']!r})" if problem["type"] != "missing" else f"  {path}: {message}"
@@ -127,10 +129,10 @@ def known_keys(names: list[str]) -> list[str]:
     section: type[BaseModel] | None = RunConfig
     for name in names:
         field = section.model_fields.get(name) if section else None
-        annotation = field.annotation if field else None
-        # A section may be optional, such as `train.distill: null`.
-        kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
-        section = next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
+        # An optional section is a union of itself and None.
+        annotations = (field.annotation, *get_args(field.annotation)) if field else ()
+        sections = (kind for kind in annotations if isinstance(kind, type) and issubclass(kind, BaseModel))
+        section = next(sections, None)
     return list(section.model_fields) if section else []
 
 

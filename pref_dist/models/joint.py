@@ -47,6 +47,11 @@ class EncoderClassifier(nn.Module):
         return table
 
 
+def head_type(encoder: nn.Module) -> torch.dtype:
+    """The type of a head's weights: that of the encoder's, but never 16 bits, which frozen weights may have."""
+    return torch.promote_types(next(encoder.parameters()).dtype, torch.float32)
+
+
 class PooledClassifier(EncoderClassifier):
     """One sequence a row, pooled to one vector, and a head over it.
 
@@ -68,7 +73,7 @@ class PooledClassifier(EncoderClassifier):
         self.pooling = pooling
         self.dropout = nn.Dropout(head_dropout) if head == "default" else nn.Identity()  # two_layer has its own
         num_features = self.config.hidden_size * (NUM_SEGMENTS + 1 if pooling == "segments" else 1)
-        dtype = next(self.encoder.parameters()).dtype
+        dtype = head_type(self.encoder)
         self.add_module(head_name, build_head(head, num_features, head_dropout, self.config, dtype, seed))
 
     def forward(

@@ -32,7 +32,9 @@ def layer_numbers(module: nn.Module, layers: list[str]) -> dict[str, int]:
 
 
 def _walk(part: nn.Module, prefix: str, is_in_list: bool) -> Iterator[tuple[str, nn.Module]]:
-    for name, child in part.named_children():
+    # Not the lists of adapters that a single layer may have (models/lora.py).
+    children = () if hasattr(part, "base_layer") else part.named_children()
+    for name, child in children:
         if isinstance(child, nn.ModuleList | nn.ModuleDict):
             yield from _walk(child, f"{prefix}{name}.", is_in_list=True)
         elif is_in_list:

@@ -11,7 +11,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pref_dist.config.model_section import Head
 from pref_dist.models.heads import build_head
-from pref_dist.models.joint import EncoderClassifier, mean_of_tokens
+from pref_dist.models.joint import EncoderClassifier, head_type, mean_of_tokens
 
 
 class SiameseClassifier(EncoderClassifier):
@@ -24,7 +24,7 @@ class SiameseClassifier(EncoderClassifier):
     def __init__(self, classifier: Any, head: Head, head_dropout: float, seed: int) -> None:
         super().__init__(classifier)
         self.dropout = nn.Dropout(head_dropout)
-        dtype = next(self.encoder.parameters()).dtype
+        dtype = head_type(self.encoder)
         self.classifier = build_head(head, self.config.hidden_size, head_dropout, self.config, dtype, seed)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, sides: Tensor) -> SequenceClassifierOutput:

@@ -1,5 +1,6 @@
 """Where a model's files are: a folder, a package that carries weights, or the hub."""
 
+import hashlib
 import importlib.util
 import os
 from pathlib import Path
@@ -62,6 +63,18 @@ def check_known_weights(package: str, folder: Path) -> None:
             f"{folder / file_name} has sha256 {found}, but {wanted} was tested. "
             f"Install the package '{package.replace('_', '-')}' again."
         )
+
+
+def digest_base(folder: Path) -> str:
+    """Return the sha256 of a model's weight files and config: what frozen parameters are. Their names do not count.
+
+    Raises ModelError if there are no weights.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError(f"{folder} holds no weights (*.safetensors), and model.lora trains beside them.")
+    digests = sorted(digest_file(file) for file in [*files, folder / "config.json"])
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def fetch_from_hub(name: str) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from pref_dist.config.schema import RunConfig
 from pref_dist.data.cache_build import BuildWatch
@@ -24,9 +25,10 @@ from pref_dist.models.build import (
     describe_parameters,
 )
 from pref_dist.models.compiling import compile_layers
+from pref_dist.models.lora import check_base
 from pref_dist.models.recompute import recompute_activations
-from pref_dist.models.source import find_model_folder
-from pref_dist.optim import OptimizerSettings, build_parameter_groups
+from pref_dist.models.source import digest_base, find_model_folder
+from pref_dist.optim import OptimizerSettings, build_parameter_groups, trained_parameters
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.checkpoint import Checkpoint
 from pref_dist.runtime.checkpoint_writer import CheckpointWriter, measure_state
@@ -138,13 +140,16 @@ def plan_rows(config: RunConfig, parallel: Parallel, limit: int | None, watch: B
     Raises PrefDistError of the kind that fits, ParallelError if the ranks do not see the same rows.
     """
     check_template(config)
+    lora, precision = config.model.lora, config.train.precision
+    assert precision != "auto", "the config is settled before"
+    check_base(lora, precision, parallel.backend, parallel.device)
     folder = find_model_folder(config.model.name)
     check_positions(config.model, folder, config.data.max_tokens)
     prepared = prepare(config, folder, watch)
     layout = build_layout(config, prepared.tokenizer)
     plan = build_plan(config, prepared, layout, limit)
     teacher = None if config.train.distill is None else find_teacher(config.train.distill, prepared)
-    identity = identify(prepared, plan, teacher)
+    identity = identify(prepared, plan, teacher, base=None if lora is None else digest_base(folder))
     parallel.check_agreement({f"the rows ({key})": str(value) for key, value in asdict(identity).items()})
     return PlannedRows(folder, prepared, layout, plan, identity, config.evaluate.token_budget, teacher)
 
@@ -240,10 +245,16 @@ def describe_run(
             f"rows       {len(plan.rows):,} to train, {len(validation.rows):,} to evaluate, {set_aside:,} set aside",
             f"steps      {plan.num_steps:,} of {plan.rows_per_step} rows "
             f"({plan.steps_per_epoch:,} an epoch, {tokens:,} tokens an epoch)",
-            f"model      {config.model.name}, {count_parameters(built.module) / 1e6:.1f}M parameters, "
-            f"{config.train.precision}",
+            f"model      {config.model.name}, {describe_size(built.module)}, {config.train.precision}",
             f"ranks      {parallel.world_size} x {parallel.device.type}, {parallel.backend}",
             f"run        {config.run.dir}",
             *(f"WARNING    {warning}" for warning in warnings),
         )
     )
+
+
+def describe_size(module: nn.Module) -> str:
+    """Return how many parameters there are, and how many of them are trained where not all are."""
+    total, trained = count_parameters(module), sum(value.numel() for _, value in trained_parameters(module))
+    size = f"{total / 1e6:.1f}M parameters"
+    return size if trained == total else f"{size} ({trained / 1e6:.2f}M trained)"

@@ -65,7 +65,8 @@ def say_budgets(config: RunConfig, budgets: Budgets, speaker: Speaker) -> None:
 
 
 def masks_differ(config: RunConfig) -> str:
-    if config.model.dropout == config.model.head_dropout == 0.0:
+    model = config.model
+    if model.dropout == model.head_dropout == 0.0 and (model.lora is None or model.lora.dropout == 0.0):
         return ""
     return " With dropout, its masks are not those of a run where it fits."
 

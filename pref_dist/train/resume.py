@@ -125,12 +125,13 @@ class Identity:
     valid: str  # which rows are held out
     tokenizer: str
     teacher: str | None = None  # its logits of the training rows
+    base: str | None = None  # weights that are not trained, and so in no checkpoint; None: all are
 
 
-def identify(prepared: Prepared, plan: Plan, teacher: Teacher | None) -> Identity:
+def identify(prepared: Prepared, plan: Plan, teacher: Teacher | None, base: str | None) -> Identity:
     tables = tuple(table.digest for table in prepared.tables)
     taught = None if teacher is None else teacher.digest
-    return Identity(plan.digest, tables, digest_rows(prepared.valid_rows), prepared.tokenizer.digest, taught)
+    return Identity(plan.digest, tables, digest_rows(prepared.valid_rows), prepared.tokenizer.digest, taught, base)
 
 
 def find_checkpoint(
@@ -148,7 +149,7 @@ def find_checkpoint(
     if changes and not accept_changes:
         raise CheckpointError(
             f"{checkpoint.folder} belongs to another run: {', '.join(changes)} changed.\n"
-            "Give the data, the tokenizer or --limit back, start anew with --fresh, or go on with --accept-changes."
+            "Give the data, the model's files or --limit back, start anew with --fresh, or go on with --accept-changes."
         )
     if changes:
         speaker.say(
@@ -169,6 +170,7 @@ def list_identity_changes(saved: dict[str, Any], identity: Identity) -> list[str
         "tokenizer": "the tokenizer",
         "plan": "the order of rows",
         "teacher": "the logits of train.distill.logits",
+        "base": "the frozen weights of model.name",
     }
     found = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(identity).items()}
     return [text for key, text in names.items() if saved.get(key) != found[key]]
@@ -231,7 +233,7 @@ def describe_progress(
     loss_scale = engine.read_loss_scale()
     return {
         "progress": asdict(progress),
-        "identity": asdict(identity),
+        "identity": {key: value for key, value in asdict(identity).items() if value is not None},
         "class_shares": class_shares,
         "loss_scale": None if loss_scale is None else asdict(loss_scale),
     }
