@@ -1,4 +1,4 @@
-"""The one loss: cross-entropy against class probabilities. Smoothing and distillation only build targets."""
+"""The losses of rows: cross-entropy against class probabilities, and what a teacher adds. Smoothing builds targets."""
 
 import torch
 from torch import Tensor
@@ -15,6 +15,16 @@ def smooth_targets(target: Tensor, smoothing: float) -> Tensor:
     Source: Szegedy et al. 2016, section 7, as in Keras' CategoricalCrossentropy(label_smoothing).
     """
     return target if smoothing == 0.0 else (1.0 - smoothing) * target + smoothing / target.shape[-1]
+
+
+def distillation_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return T^2 * KL(teacher || model) (R,) of each row, both softened by the temperature T; logits are (R, C).
+
+    T^2 keeps its gradient as large as that of the labels. Source: Hinton, Vinyals, Dean 2015, section 2.
+    """
+    chances = torch.log_softmax(teacher.to(logits.dtype) / temperature, dim=-1)
+    apart = chances - torch.log_softmax(logits / temperature, dim=-1)
+    return temperature**2 * (chances.exp() * apart).sum(dim=-1)
 
 
 def share_of_step(row_losses: Tensor, weight: Tensor, global_weight: float) -> Tensor:

@@ -3,16 +3,18 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
+from pref_dist.config.train_section import Schedule
 from pref_dist.errors import ConfigError
 from pref_dist.models.layers import layer_numbers, list_layers
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
+PLATEAU_MIN_GAIN = 1e-4  # nats
 MAGNITUDE = ".lora_magnitude_vector."  # peft's name for the norms of DoRA
 
 
@@ -95,16 +97,40 @@ def create_moments(optimizer: torch.optim.AdamW) -> None:
             }
 
 
-def learning_rate_factor(
-    step: int, num_steps: int, warmup_fraction: float, schedule: Literal["linear", "cosine"]
-) -> float:
+def learning_rate_factor(step: int, num_steps: int, warmup_fraction: float, schedule: Schedule) -> float:
     """Return the share of the peak rate at step `step` (from 0) of `num_steps`.
 
-    It rises over the first `warmup_fraction` of the steps, reaching 1 at the end of them, then falls
-    to 0 one step after the last. The first step is never lost to a rate of 0.
+    It rises over the first `warmup_fraction` of the steps, reaching 1 at the end of them, then (linear, cosine) falls
+    to 0 one step after the last, or (constant, plateau) stays. The first step is never lost to a rate of 0. What
+    evaluations make of the rate comes on top: see Plateau.
     """
     warmup_steps = round(warmup_fraction * num_steps)
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
+    if schedule in ("constant", "plateau"):
+        return 1.0
     progress = (step - warmup_steps) / max(1, num_steps - warmup_steps)
     return 1.0 - progress if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """Lowers the rate when evaluations no longer get better.
+
+    As ReduceLROnPlateau(monitor="val_loss", patience, factor) of Keras 3 does with the rest of its defaults: an
+    evaluation is better if its log loss is more than 1e-4 under that of the last better one; after `patience` others
+    in a row the rate is multiplied by `factor`, and the counting begins again. Evaluations in the warm-up count.
+    best: log loss of the last better one, in nats. num_waited: evaluations since. scale: of the schedule's rate, now.
+    """
+
+    best: float | None = None
+    num_waited: int = 0
+    scale: float = 1.0
+
+    def after(self, log_loss: float, patience: int, factor: float) -> "Plateau":
+        """Return what is to be known after one more evaluation."""
+        if self.best is None or log_loss < self.best - PLATEAU_MIN_GAIN:
+            return Plateau(log_loss, 0, self.scale)
+        if self.num_waited + 1 >= patience:
+            return Plateau(self.best, 0, self.scale * factor)
+        return Plateau(self.best, self.num_waited + 1, self.scale)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pref_dist.errors import ConfigError
 from pref_dist.files import read_json, write_json
 
 RunStatus = Literal["running", "stopped", "finished", "failed"]
@@ -97,6 +98,43 @@ class RunDir:
     @property
     def lock(self) -> Path:
         return self.root / ".lock"
+
+    @property
+    def submission(self) -> Path:
+        return self.root / "submission.csv"
+
+    @property
+    def folds(self) -> Path:
+        """How far the folds are, in a folder that `train --folds` filled: its own runs lie in fold_0, fold_1, ..."""
+        return self.root / "folds.json"
+
+    @property
+    def oof_logits(self) -> Path:
+        """The logits of every row by the fold that held it out; also what a blend writes."""
+        return self.root / "oof_logits.parquet"
+
+    def fold(self, number: int) -> "RunDir":
+        """Return the run folder of one fold."""
+        return RunDir(self.root / f"fold_{number}")
+
+    def check_holds_run(self) -> None:
+        """Raise ConfigError, with the remedy, if no single run lies in this very folder."""
+        if self.config.is_file():
+            return
+        if self.folds.is_file():
+            raise ConfigError(
+                f"{self.root} holds folds and is no run itself. Name one of them, such as {self.fold(0).root}, or let "
+                f"all of them predict: pref-dist blend {self.root} --data F --out DIR."
+            )
+        raise ConfigError(f"{self.root} is no run folder: it has no {self.config.name}.")
+
+    def check_holds_no_folds(self) -> None:
+        """Raise ConfigError if a single run would come between folds."""
+        if self.folds.is_file():
+            raise ConfigError(
+                f"{self.root} holds folds. Train them by --folds, or one of them by --fold K, or choose another "
+                "run.dir for a single run."
+            )
 
     def write_state(self, state: RunStatus, step: int, reason: str = "") -> None:
         write_json(self.state, {"state": state, "step": step, "reason": reason})

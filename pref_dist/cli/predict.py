@@ -18,6 +18,9 @@ SOURCE = click.Path(path_type=Path)
     "--data", type=SOURCE, required=True, help="A file, folder or pattern of rows to predict; labels are passed over."
 )
 @click.option("--out", type=FILE, required=True, help="The submission file to write.")
+@click.option(
+    "--soft-labels", type=FILE, help="Also write the rows with soft labels, a .parquet file for data.sources."
+)
 @data_format
 @checkpoint
 @overrides
@@ -26,6 +29,7 @@ def predict(
     run_dir: Path,
     data: Path,
     out: Path,
+    soft_labels: Path | None,
     data_format: str | None,
     checkpoint: str | None,
     overrides: tuple[str, ...],
@@ -40,7 +44,7 @@ def predict(
     from pref_dist.predict import predict as predict_rows
 
     with TerminalWatch() as watch:
-        result = predict_rows(run_dir, data, out, checkpoint, overrides, data_format, watch)
+        result = predict_rows(run_dir, data, out, checkpoint, overrides, data_format, watch, soft_labels)
     if not result.is_main:
         return
     if as_json:
@@ -55,3 +59,5 @@ def predict(
     if result.num_left_out:
         click.echo(f"WARNING: {result.num_left_out:,} rows of {data} have no id or a repeated one and were left out")
     click.echo(f"written: {result.out}")
+    if soft_labels is not None:
+        click.echo(f"soft labels: {soft_labels} (a source of data.sources)")

@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 
 from pref_dist import __version__
+from pref_dist.cli.blend import blend
 from pref_dist.cli.cache import cache
 from pref_dist.cli.evaluate import evaluate
 from pref_dist.cli.inspect import inspect
@@ -46,12 +47,13 @@ def program() -> None:
     pref-dist train RUN.yaml              train (starting it again goes on)
     pref-dist evaluate RUN_DIR --data F   score it
     pref-dist predict RUN_DIR --data F --out submission.csv
+    pref-dist blend RUN_DIR... --data F --out DIR     weigh several runs, predict by all
 
     Several processes: bash launch/node.sh zero2 8 train RUN.yaml
     """
 
 
-for verb in (sample, inspect, prepare, cache, train, evaluate, predict, report):
+for verb in (sample, inspect, prepare, cache, train, evaluate, predict, blend, report):
     program.add_command(verb)
 
 

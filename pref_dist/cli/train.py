@@ -12,6 +12,9 @@ from pref_dist.cli.options import as_json, overrides, run_config
 from pref_dist.errors import STOPPED_EXIT_CODE
 
 if TYPE_CHECKING:
+    from pref_dist.config.schema import RunConfig
+    from pref_dist.train.assemble import TrainOptions
+    from pref_dist.train.folds import FoldsResult
     from pref_dist.train.run import TrainResult
 
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows of each side.")
 @click.option("--debug", is_flag=True, help="One process, 64 rows, everything shown, NaN traced; works under pdb.")
 @click.option("--overfit-one-step", is_flag=True, help="Self-check: learn the first step's rows by heart, or fail.")
+@click.option("--folds", is_flag=True, help="One run a fold of data.num_folds, one after another, in RUN_DIR/fold_K.")
+@click.option("--fold", type=click.IntRange(min=0), metavar="K", help="Only this fold, for one job a fold.")
 @as_json
 def train(
     run_yaml: Path,
@@ -32,6 +37,8 @@ def train(
     limit: int | None,
     debug: bool,
     overfit_one_step: bool,
+    folds: bool,
+    fold: int | None,
     as_json: bool,
 ) -> int:
     """Train a run, or go on with it: the same command resumes from the newest checkpoint.
@@ -42,12 +49,15 @@ def train(
       bash launch/node.sh zero2 8 train RUN.yaml --set train.epochs=2
       accelerate launch --config_file configs/accelerate/zero2.yaml -m pref_dist train RUN.yaml
 
+    With --folds the run folder gets oof_logits.parquet, which `blend` reads, as soon as the last fold is finished.
     A TERM or USR1 signal, Ctrl-C, or a file `stop` in the run folder saves at the next step and leaves.
     """
     from pref_dist.cli.build_watch import TerminalWatch
     from pref_dist.config.load import load_config
     from pref_dist.train.assemble import TrainOptions
-    from pref_dist.train.run import train as train_run
+
+    if folds and fold is not None:
+        raise click.UsageError("--folds trains all folds and --fold one of them: give one of the two.")
 
     config = load_config(run_yaml, overrides)
     watch = TerminalWatch()
@@ -62,10 +72,30 @@ def train(
         watch_build=watch,
     )
     with watch:
-        result = train_run(config, options)
+        state = (
+            run_folds(config, options, fold, as_json) if folds or fold is not None else run(config, options, as_json)
+        )
+    return STOPPED_EXIT_CODE if state == "stopped" else 0
+
+
+def run(config: "RunConfig", options: "TrainOptions", as_json: bool) -> str:
+    """Train a single run, show how it ended, return its state."""
+    from pref_dist.train.run import train as train_run
+
+    result = train_run(config, options)
     if result.is_main:
         show_result(result, as_json)
-    return STOPPED_EXIT_CODE if result.state == "stopped" else 0
+    return result.state
+
+
+def run_folds(config: "RunConfig", options: "TrainOptions", fold: int | None, as_json: bool) -> str:
+    """Train all folds or one, show how that ended, return its state."""
+    from pref_dist.train.folds import train_folds
+
+    result = train_folds(config, options, fold)
+    if result.is_main:
+        show_folds(result, as_json)
+    return result.state
 
 
 def show_result(result: "TrainResult", as_json: bool) -> None:
@@ -80,6 +110,21 @@ def show_result(result: "TrainResult", as_json: bool) -> None:
             f"at step {result.metrics['step']}"
         )
     click.echo(f"run folder: {result.run_dir}")
+
+
+def show_folds(result: "FoldsResult", as_json: bool) -> None:
+    if as_json:
+        runs = [{"dir": str(run.run_dir), "state": run.state, "step": run.step} for run in result.runs]
+        click.echo(json.dumps({"state": result.state, "reason": result.reason, "runs": runs} | result.metrics))
+        return
+    for run in result.runs:
+        show_result(run, as_json)
+    if result.metrics:
+        scores = f"log loss {result.metrics['log_loss']:.4f}, accuracy {result.metrics['accuracy']:.3f}"
+        click.echo(f"out of fold: {scores} over {result.metrics['num_rows']:,} rows")
+        click.echo(f"written: {result.run_dir / 'oof_logits.parquet'}")
+    elif result.state == "finished":
+        click.echo("other folds are not finished yet; the last one writes oof_logits.parquet")
 
 
 def show_nothing(record: dict[str, Any]) -> None:

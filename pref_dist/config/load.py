@@ -14,7 +14,7 @@ from pref_dist.errors import ConfigError
 from pref_dist.findings import Kind
 
 # Settings that have keys of their own.
-DEEPER = (["data", "checks"], ["data", "sources"], ["model", "lora"])
+DEEPER = (["data", "checks"], ["data", "sources"], ["model", "lora"], ["train", "distill"])
 
 
 def load_config(path: Path | None, overrides: Iterable[str] = ()) -> RunConfig:

@@ -9,16 +9,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from pref_dist.config.model_section import ModelKind, ModelSection
-from pref_dist.config.section import Fraction, NonNegative, Positive, Probability, Section, Weight
+from pref_dist.config.section import Positive, Section, Weight
+from pref_dist.config.train_section import TrainSection
 from pref_dist.findings import Kind, Policies, Policy
 
 Backend = Literal["single", "ddp", "zero0", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload", "fsdp2"]
-Precision = Literal["fp32", "bf16", "fp16"]
 DataFormat = Literal["auto", "lmsys", "plain", "wsdm", "arena", "pairs"]
 SplitMethod = Literal["grouped_hash", "grouped_stratified", "random_stratified"]
 Template = Literal["joint", "chat", "siamese", "seed_joint", "seed_siamese"]
 Truncation = Literal["fair", "last_rounds", "left", "right"]
-Swap = Literal["none", "random", "paired"]
 
 # The template that a kind of model reads where none is named.
 DEFAULT_TEMPLATES: dict[ModelKind, Template] = {
@@ -155,60 +154,6 @@ class DataSection(Section):
         return (SourceSection(path=self.train),)
 
 
-class TrainSection(Section):
-    epochs: PositiveInt = Field(1, description="How often every row is seen.")
-    max_steps: PositiveInt | None = Field(None, description="Stop after so many optimiser steps; null: all epochs.")
-    rows_per_step: PositiveInt = Field(64, description="Rows of one optimiser step, over all ranks together.")
-    token_budget: PositiveInt = Field(8192, description="Most tokens of one micro-batch, padding included.")
-    micro_batch_multiple: PositiveInt | Literal["auto"] = Field(
-        "auto",
-        description="Micro-batches of a step are rounded up to a multiple of this; auto: ranks at the first start.",
-    )
-    learning_rate: Positive = Field(2.0e-5, description="Peak learning rate of AdamW.")
-    head_learning_rate: Positive | None = Field(None, description="Peak rate of the head; null: learning_rate.")
-    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        1.0,
-        description="Layer k of n, from the bottom, trains with layer_decay^(n + 1 - k) of the rate, the embeddings as "
-        "layer 0, all above the layers with the whole rate. 1: one rate for all.",
-    )
-    weight_decay: NonNegative = Field(0.01, description="Decoupled weight decay; never on biases and norms.")
-    warmup_fraction: Fraction = Field(0.1, description="Share of all steps in which the rate rises from 0.")
-    schedule: Literal["linear", "cosine"] = Field("linear", description="How the rate falls to 0 after warm-up.")
-    label_smoothing: Probability = Field(
-        0.0, description="Share of each target that is spread evenly over A, B and tie; in training alone."
-    )
-    swap: Swap = Field(
-        "none",
-        description="Orders of A and B that training sees. random: one of the two, drawn a row and epoch; paired: both "
-        "in the same step, with half the weight each.",
-    )
-    clip_norm: Positive | None = Field(1.0, description="Largest norm of the whole gradient; null: no clipping.")
-    precision: Precision | Literal["auto"] = Field(
-        "auto", description="fp32 master weights always; the type of the forward. auto: bf16 / fp16 GPU, fp32 CPU."
-    )
-    initial_loss_scale: Positive = Field(65536.0, description="fp16: first loss scale (a power of two).")
-    loss_scale_growth_interval: PositiveInt = Field(
-        2000, description="fp16: the scale doubles after so many steps without an overflow."
-    )
-    save_every_steps: PositiveInt | None = Field(None, description="Save a checkpoint after so many steps.")
-    save_every_minutes: Positive | None = Field(10.0, description="Save when the last checkpoint is older than this.")
-    keep_last: PositiveInt = Field(2, description="Newest checkpoints kept; the best one is kept in any case.")
-    async_save: bool = Field(
-        False,
-        description="Write checkpoints while training goes on: each rank first copies its part (up to 12 bytes a "
-        "parameter, shared among the ranks) to the host's memory.",
-    )
-    max_skipped_steps: Annotated[int, Field(ge=0)] = Field(
-        10, description="Skipped optimiser steps in a row (fp16 overflow) after which the run fails."
-    )
-
-    @model_validator(mode="after")
-    def check_loss_scale(self) -> "TrainSection":
-        if self.initial_loss_scale < 1 or not float(self.initial_loss_scale).hex().startswith("0x1.0000000000000p"):
-            raise ValueError(f"initial_loss_scale must be a power of two of at least 1, not {self.initial_loss_scale}")
-        return self
-
-
 class EvaluateSection(Section):
     every_steps: PositiveInt | None = Field(None, description="Evaluate after so many steps (besides every_epochs).")
     every_epochs: Positive | None = Field(1.0, description="Evaluate after so many epochs; the end always evaluates.")
@@ -253,6 +198,7 @@ CHANGEABLE = frozenset(
         "train.keep_last",
         "train.async_save",
         "train.max_skipped_steps",
+        "train.early_stop_patience",  # no step depends on it, but which is the last
         "evaluate.token_budget",
     }
 )

@@ -24,12 +24,14 @@ class Batch:
     response. With one sequence a row, L is P; a siamese row has two lines, also where it is shown in both orders.
     target: (P, 3) class probabilities to learn. weight: (P,) in the loss, 0 for the row of a spare micro-batch.
     line_rows: (L,) place in the token table of the row that a line belongs to, -1 in a spare micro-batch.
+    teacher: (P, 3) logits of a teacher, where there is one.
     """
 
     inputs: dict[str, Tensor]
     target: Tensor
     weight: Tensor
     line_rows: NDArray[np.int64]
+    teacher: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(
@@ -37,11 +39,17 @@ class Batch:
             self.target.to(device, non_blocking=True),
             self.weight.to(device, non_blocking=True),
             self.line_rows,
+            None if self.teacher is None else self.teacher.to(device, non_blocking=True),
         )
 
 
-def build_batch(table: TokenRows, micro_batch: MicroBatch, layout: BatchLayout) -> Batch:
-    """Read the rows of a micro-batch and pad them on the right to the longest line."""
+def build_batch(
+    table: TokenRows, micro_batch: MicroBatch, layout: BatchLayout, teacher: NDArray[np.float64] | None = None
+) -> Batch:
+    """Read the rows of a micro-batch and pad them on the right to the longest line.
+
+    teacher: logits (N, 3) of a teacher for all rows of the table.
+    """
     if len(micro_batch.rows) == 0:
         return build_spare_batch(table, layout)
     rows = micro_batch.rows
@@ -55,6 +63,7 @@ def build_batch(table: TokenRows, micro_batch: MicroBatch, layout: BatchLayout) 
         target=torch.from_numpy(swap_classes(table.training_targets[rows], is_swapped)),
         weight=torch.from_numpy(table.weights[rows]),
         line_rows=line_rows,
+        teacher=None if teacher is None else torch.from_numpy(swap_classes(teacher[rows], is_swapped)),
     )
 
 
@@ -120,4 +129,5 @@ def build_spare_batch(table: TokenRows, layout: BatchLayout) -> Batch:
         target=torch.full((1, NUM_CLASSES), 1.0 / NUM_CLASSES, dtype=torch.float64),
         weight=torch.zeros(1, dtype=torch.float64),
         line_rows=np.full(layout.num_sequences, -1, dtype=np.int64),
+        teacher=torch.zeros((1, NUM_CLASSES), dtype=torch.float64),
     )

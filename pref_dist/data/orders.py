@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pref_dist.config.schema import DataSection, Swap
+from pref_dist.config.schema import DataSection
+from pref_dist.config.train_section import Swap
 from pref_dist.data.encode import RowEncoder, TokenizerSpec
 from pref_dist.data.mixing import mix64
 from pref_dist.data.templates import num_sequences

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pref_dist.config.schema import Swap
+from pref_dist.config.train_section import Swap
 from pref_dist.data.mixing import mix64
 from pref_dist.data.orders import orders_of
 from pref_dist.errors import PlanError

@@ -96,8 +96,7 @@ def read_run_config(run_dir: RunDir, overrides: Iterable[str]) -> RunConfig:
 
     Raises ConfigError if there is no run, or an override names a setting that its weights depend on.
     """
-    if not run_dir.config.is_file():
-        raise ConfigError(f"{run_dir.root} is no run folder: it has no {run_dir.config.name}.")
+    run_dir.check_holds_run()
     values = read_config_file(run_dir.config)
     values["parallel"] = {**values.get("parallel", {}), "backend": "auto", "world_size": "auto"}
     for override in overrides:

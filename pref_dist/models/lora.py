@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from pref_dist.config.model_section import LoraSection
-from pref_dist.config.schema import Backend, Precision
+from pref_dist.config.schema import Backend
+from pref_dist.config.train_section import Precision
 from pref_dist.errors import ConfigError
 from pref_dist.models.layers import list_layers
 
@@ -150,7 +151,7 @@ def keep_base_narrow(backbone: nn.Module) -> None:
         if is_table:
             part.register_forward_hook(widen_output)
         if hasattr(part, "scalar_embed_scale"):  # Gemma's factor, which was rounded when it was made in bf16
-            part.embed_scale = torch.full_like(part.embed_scale, part.scalar_embed_scale, dtype=torch.float32)
+            part.embed_scale = torch.tensor(part.scalar_embed_scale, dtype=torch.float32)
 
 
 def widen_output(part: nn.Module, inputs: Any, output: Tensor) -> Tensor:

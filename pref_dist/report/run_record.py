@@ -7,7 +7,6 @@ from typing import Any
 
 from pref_dist.config.load import build_config, read_config_file
 from pref_dist.config.schema import RunConfig
-from pref_dist.errors import ConfigError
 from pref_dist.files import read_json
 from pref_dist.run_dir import RunDir
 
@@ -50,8 +49,7 @@ def read_run_record(run_folder: Path) -> RunRecord:
     which is no JSON.
     """
     run_dir = RunDir(run_folder)
-    if not run_dir.config.is_file():
-        raise ConfigError(f"{run_dir.root} is no run folder: it has no {run_dir.config.name}.")
+    run_dir.check_holds_run()
     lines, num_damaged = read_json_lines(run_dir.metrics_log)
     set_aside, num_damaged_rows = read_json_lines(run_dir.rows_set_aside)
     metrics = read_json_if_there(run_dir.metrics)

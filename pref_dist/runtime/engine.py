@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from pref_dist.config.schema import Precision
+from pref_dist.config.train_section import Precision
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import torch
 import torch.distributed
 from torch import nn
 
-from pref_dist.config.schema import Backend, ParallelSection, Precision
+from pref_dist.config.schema import Backend, ParallelSection
+from pref_dist.config.train_section import Precision
 from pref_dist.errors import ParallelError
 from pref_dist.runtime.engine import Engine, EngineSettings, InferenceEngine
 from pref_dist.runtime.heartbeat import Whereabouts, limit_of_collectives

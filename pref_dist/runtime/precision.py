@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 
-from pref_dist.config.schema import Precision
+from pref_dist.config.train_section import Precision
 from pref_dist.errors import ParallelError
 
 FORWARD_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

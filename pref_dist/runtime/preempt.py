@@ -13,17 +13,18 @@ LAUNCH_DIR_VARIABLE = "PREF_DIST_LAUNCH_DIR"  # set by launch/*.sh: a folder tha
 class StopRequest:
     """Whether this process was asked to stop, and by what.
 
-    Use as a context manager around the work; the former signal handlers come back afterwards.
+    Use as a context manager around the work; the former signal handlers come back afterwards. `within` is a
+    request that lasts longer, over several runs: it keeps the signals, and stopping it stops what is in it.
     """
 
-    def __init__(self, stop_files: tuple[Path, ...]) -> None:
-        self._stop_files = stop_files
+    def __init__(self, stop_files: tuple[Path, ...], within: "StopRequest | None" = None) -> None:
+        self._stop_files, self._within = stop_files, within
         self._reason = ""
         self._interrupted = False
         self._former: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
-        for number in STOP_SIGNALS:
+        for number in STOP_SIGNALS if self._within is None else ():
             self._former[number] = signal.signal(number, self._remember)
         return self
 
@@ -44,7 +45,7 @@ class StopRequest:
         for path in self._stop_files:
             if not self._reason and path.exists():
                 self._reason = f"stop file {path}"
-        return self._reason
+        return self._reason or (self._within.reason() if self._within is not None else "")
 
 
 def stop_files(run_stop_file: Path, is_main: bool = True) -> tuple[Path, ...]:

@@ -17,7 +17,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from deepspeed.accelerator import get_accelerator
 from transformers.integrations import unset_hf_deepspeed_config
 
-from pref_dist.config.schema import Precision
+from pref_dist.config.train_section import Precision
 from pref_dist.errors import ParallelError
 from pref_dist.runtime import zero_state
 from pref_dist.runtime.heartbeat import limit_of_collectives

@@ -35,6 +35,8 @@ from pref_dist.runtime.checkpoint_writer import CheckpointWriter, measure_state
 from pref_dist.runtime.engine import Engine, EngineSettings
 from pref_dist.runtime.log import MetricsLog, Speaker
 from pref_dist.runtime.parallel import Parallel
+from pref_dist.train.distill import Teacher, find_teacher
+from pref_dist.train.evaluations import warn_of_few_evaluations
 from pref_dist.train.resume import Identity, Progress, identify, restore
 
 DEBUG_ROWS = 64
@@ -129,6 +131,7 @@ class PlannedRows:
     plan: Plan
     identity: Identity
     evaluation_budget: int
+    teacher: Teacher | None = None
 
 
 def plan_rows(config: RunConfig, parallel: Parallel, limit: int | None, watch: BuildWatch | None = None) -> PlannedRows:
@@ -145,9 +148,10 @@ def plan_rows(config: RunConfig, parallel: Parallel, limit: int | None, watch: B
     prepared = prepare(config, folder, watch)
     layout = build_layout(config, prepared.tokenizer)
     plan = build_plan(config, prepared, layout, limit)
-    identity = identify(prepared, plan, base=None if lora is None else digest_base(folder))
+    teacher = None if config.train.distill is None else find_teacher(config.train.distill, prepared)
+    identity = identify(prepared, plan, teacher, base=None if lora is None else digest_base(folder))
     parallel.check_agreement({f"the rows ({key})": str(value) for key, value in asdict(identity).items()})
-    return PlannedRows(folder, prepared, layout, plan, identity, config.evaluate.token_budget)
+    return PlannedRows(folder, prepared, layout, plan, identity, config.evaluate.token_budget, teacher)
 
 
 def assemble(
@@ -169,7 +173,7 @@ def assemble(
         config.parallel.timeout_seconds,
     )  # fmt: skip
     engine = build_engine(config, built, parallel)
-    speaker.say(describe_run(config, rows.prepared, rows.plan, built, validation, parallel))
+    speaker.say(describe_run(config, rows, built, validation, parallel))
     progress = restore(checkpoint, run_dir, engine)
     return Assembled(
         config, run_dir, parallel, speaker, options, rows, built, engine, validation,
@@ -228,14 +232,12 @@ def build_engine(config: RunConfig, built: BuiltModel, parallel: Parallel) -> En
 
 
 def describe_run(
-    config: RunConfig,
-    prepared: Prepared,
-    plan: Plan,
-    built: BuiltModel,
-    validation: InferenceTask,
-    parallel: Parallel,
+    config: RunConfig, planned: PlannedRows, built: BuiltModel, validation: InferenceTask, parallel: Parallel
 ) -> str:
     """Return the lines that say, before the first step, what will happen."""
+    prepared, plan = planned.prepared, planned.plan
+    taught = planned.teacher.warnings if planned.teacher is not None else []
+    warnings = [*prepared.warnings, *taught, *warn_of_few_evaluations(config, plan)]
     tokens = int(plan.lengths.sum() if plan.num_tokens is None else plan.num_tokens.sum())
     set_aside = len(prepared.set_aside)
     return "\n".join(
@@ -246,7 +248,7 @@ def describe_run(
             f"model      {config.model.name}, {describe_size(built.module)}, {config.train.precision}",
             f"ranks      {parallel.world_size} x {parallel.device.type}, {parallel.backend}",
             f"run        {config.run.dir}",
-            *(f"WARNING    {warning}" for warning in prepared.warnings),
+            *(f"WARNING    {warning}" for warning in warnings),
         )
     )
 

@@ -7,20 +7,21 @@ import numpy as np
 from pref_dist.data.plan import PlannedStep
 from pref_dist.evaluate.infer import infer_logits
 from pref_dist.metrics import score_logits
-from pref_dist.optim import learning_rate_factor
 from pref_dist.runtime.engine import StepOutcome
 from pref_dist.runtime.log import Stopwatch
 from pref_dist.runtime.preempt import StopRequest
 from pref_dist.train.assemble import Assembled
+from pref_dist.train.evaluations import evaluates_after
 from pref_dist.train.memory import within_budget
 from pref_dist.train.rehearsal import rehearse
 from pref_dist.train.saving import Logits, look_after_files, save, save_is_due, save_is_late
 from pref_dist.train.skips import check_skips
 from pref_dist.train.step import take_step
+from pref_dist.train.stopping import has_ended, note_scores, rate_factor, watch_plateau
 
 
 def run_steps(run: Assembled, stop: StopRequest) -> str:
-    """Train to the end of the plan; return why it stopped earlier, or an empty string.
+    """Train until the run has ended; return why it was stopped before, or an empty string.
 
     Raises TrainingError after too many skipped steps in a row.
     """
@@ -30,8 +31,9 @@ def run_steps(run: Assembled, stop: StopRequest) -> str:
     if stops:
         return stop.reason() or "another rank was asked to stop"
     catch_up(run)
-    if run.progress.step < run.plan.num_steps:
-        rehearse(run)
+    if has_ended(run):
+        return ""
+    rehearse(run)
     for planned in run.plan.steps(run.progress.step):
         step_watch.restart()
         taken = take_step(run, planned)
@@ -46,14 +48,16 @@ def run_steps(run: Assembled, stop: StopRequest) -> str:
         record_step(run, planned, loss, taken.outcome, step_watch.seconds())
         look_after_files(run, writing, unlogged)
         check_skips(run, planned, taken)
-        is_end = run.progress.step == run.plan.num_steps
         # A stop does not wait for an evaluation; the next start makes up for it.
         best_logits = evaluate(run) if evaluation_is_due(run) and not stops else None
+        is_end = has_ended(run)
         if best_logits is not None or is_end or stops or late or save_is_due(run):
             save(run, best_logits)
             save_watch.restart()
         if stops and (not is_end or run.progress.evaluated_step < run.progress.step):
             return stop.reason() or "another rank was asked to stop"
+        if is_end:
+            break
     return ""
 
 
@@ -64,14 +68,12 @@ def catch_up(run: Assembled) -> None:
 
 
 def record_step(run: Assembled, planned: PlannedStep, loss: float, outcome: StepOutcome, seconds: float) -> None:
-    train = run.config.train
-    factor = learning_rate_factor(planned.step, run.plan.num_steps, train.warmup_fraction, train.schedule)
     record: dict[str, Any] = {
         "step": run.progress.step,
         "epoch": planned.epoch,
         "loss": loss,
         "grad_norm": outcome.grad_norm,
-        "learning_rate": train.learning_rate * factor,
+        "learning_rate": run.config.train.learning_rate * rate_factor(run, planned.step),
         "rows": planned.num_rows,
         "tokens": planned.num_tokens,
         "padding": 1.0 - planned.num_tokens / planned.num_padded_tokens,
@@ -89,16 +91,7 @@ def record_step(run: Assembled, planned: PlannedStep, loss: float, outcome: Step
 
 
 def evaluation_is_due(run: Assembled) -> bool:
-    """True at the end, after every `every_steps` steps and whenever another `every_epochs` epochs are full."""
-    settings, step = run.config.evaluate, run.progress.step
-    if step == run.plan.num_steps:
-        return True
-    if settings.every_steps is not None and step % settings.every_steps == 0:
-        return True
-    if settings.every_epochs is None:
-        return False
-    interval = settings.every_epochs * run.plan.steps_per_epoch
-    return int(step / interval) > int((step - 1) / interval)
+    return evaluates_after(run.config.evaluate, run.plan, run.progress.step)
 
 
 def evaluate(run: Assembled) -> Logits | None:
@@ -109,15 +102,12 @@ def evaluate(run: Assembled) -> Logits | None:
         logits = infer_logits(run.validation, run.engine.forward, run.parallel)
     run.engine.train()
     target = run.valid_table.targets[run.validation.rows]
-    scores = {"step": run.progress.step, **score_logits(logits.astype(np.float64), target)}
+    # Rank 0's, because another CPU may round the last bit otherwise, and all ranks must decide the same.
+    scores = {"step": run.progress.step, **run.parallel.broadcast(score_logits(logits.astype(np.float64), target))}
     seconds = watch.seconds()
     run.metrics_log.append(scores | {"seconds": seconds, "rows_per_second": len(logits) / seconds})
     run.speaker.say(
         f"step {scores['step']}: valid log loss {scores['log_loss']:.4f}, accuracy {scores['accuracy']:.3f}"
     )
-    run.progress.evaluated_step = run.progress.step
-    best = run.progress.best
-    if best is not None and scores["log_loss"] >= best["log_loss"]:
-        return None
-    run.progress.best = scores
-    return logits
+    watch_plateau(run, scores["log_loss"])
+    return logits if note_scores(run.progress, scores) else None

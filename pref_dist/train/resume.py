@@ -1,7 +1,7 @@
 """Where a run stands: its settled config, its progress, and what a second start may change."""
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,14 @@ from pref_dist.data.plan import Plan
 from pref_dist.data.prepare import Prepared, digest_rows
 from pref_dist.errors import CheckpointError, ConfigError, PlanError
 from pref_dist.files import render_json, sync, write_bytes, write_json, write_text
+from pref_dist.optim import Plateau
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.checkpoint import Checkpoint, drop_newer, find_newest, folder_of_step, read_into
 from pref_dist.runtime.engine import Engine, LossScale
 from pref_dist.runtime.log import MetricsLog, Speaker
 from pref_dist.runtime.parallel import Parallel
 from pref_dist.runtime.precision import resolve_precision
+from pref_dist.train.distill import Teacher
 
 
 @dataclass
@@ -25,7 +27,8 @@ class Progress:
 
     step: optimiser steps done. evaluated_step: the last one after which was evaluated.
     skipped_steps: steps that changed nothing, because a gradient was not finite; skipped_in_row: the latest of them.
-    best: {step, log_loss, accuracy, num_rows} of the best evaluation so far.
+    best: {step, log_loss, accuracy, num_rows} of the best evaluation so far. evaluations_since_best: how many there
+    were since, of which a checkpoint older than this count knows none. plateau: what train.schedule=plateau has seen.
     """
 
     step: int = 0
@@ -33,11 +36,18 @@ class Progress:
     skipped_steps: int = 0
     best: dict[str, Any] | None = None
     evaluated_step: int = 0
+    evaluations_since_best: int = 0
+    plateau: Plateau = field(default_factory=Plateau)
     seconds: float = 0.0
 
     @property
     def best_step(self) -> int | None:
         return None if self.best is None else int(self.best["step"])
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Progress":
+        """Return what `asdict` has made of one, also before there were all fields."""
+        return cls(**values | {"plateau": Plateau(**values.get("plateau", {}))})
 
 
 def settle_config(asked: RunConfig, saved: RunConfig | None, parallel: Parallel, accept_changes: bool) -> RunConfig:
@@ -114,12 +124,14 @@ class Identity:
     tables: tuple[str, ...]
     valid: str  # which rows are held out
     tokenizer: str
+    teacher: str | None = None  # its logits of the training rows
     base: str | None = None  # weights that are not trained, and so in no checkpoint; None: all are
 
 
-def identify(prepared: Prepared, plan: Plan, base: str | None) -> Identity:
+def identify(prepared: Prepared, plan: Plan, teacher: Teacher | None, base: str | None) -> Identity:
     tables = tuple(table.digest for table in prepared.tables)
-    return Identity(plan.digest, tables, digest_rows(prepared.valid_rows), prepared.tokenizer.digest, base)
+    taught = None if teacher is None else teacher.digest
+    return Identity(plan.digest, tables, digest_rows(prepared.valid_rows), prepared.tokenizer.digest, taught, base)
 
 
 def find_checkpoint(
@@ -157,6 +169,7 @@ def list_identity_changes(saved: dict[str, Any], identity: Identity) -> list[str
         "valid": "which rows are held out",
         "tokenizer": "the tokenizer",
         "plan": "the order of rows",
+        "teacher": "the logits of train.distill.logits",
         "base": "the frozen weights of model.name",
     }
     found = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(identity).items()}
@@ -168,7 +181,7 @@ def restore(checkpoint: Checkpoint | None, run_dir: RunDir, engine: Engine) -> P
     if checkpoint is None:
         return Progress()
     values = checkpoint.progress
-    progress = Progress(**values["progress"])
+    progress = Progress.from_json(values["progress"])
     read_into(checkpoint, engine)
     if values["loss_scale"] is not None:
         engine.write_loss_scale(LossScale(**values["loss_scale"]))

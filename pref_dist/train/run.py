@@ -36,6 +36,7 @@ from pref_dist.train.resume import (
     write_config,
 )
 from pref_dist.train.saving import complete_save
+from pref_dist.train.stopping import has_ended, why_ended_early
 
 
 @dataclass(frozen=True)
@@ -61,18 +62,24 @@ def train(config: RunConfig, options: TrainOptions | None = None) -> TrainResult
     """
     options = options or TrainOptions()
     config = prepare_for_debugging(config, options)
+    RunDir(Path(config.run.dir)).check_holds_no_folds()
     parallel = start_parallel(config.parallel, config.run.deterministic)
     result = train_among(parallel, config, options)
     parallel.stop()
     return result
 
 
-def train_among(parallel: Parallel, config: RunConfig, options: TrainOptions) -> TrainResult:
-    """`train` among ranks that are connected already, so that several runs may follow each other in one process."""
+def train_among(
+    parallel: Parallel, config: RunConfig, options: TrainOptions, within: StopRequest | None = None
+) -> TrainResult:
+    """`train` among ranks that are connected already, so that several runs may follow each other in one process.
+
+    `within` is the request to stop all of them.
+    """
     run_dir = RunDir(Path(config.run.dir))
     speaker = Speaker(parallel.is_main, sys.stderr if options.lines_to_stderr else sys.stdout)
     with (
-        StopRequest(stop_files(run_dir.stop_file, parallel.is_main)) as stop,
+        StopRequest(stop_files(run_dir.stop_file, parallel.is_main), within) as stop,
         only_one_run(run_dir, parallel),
         Heart(
             run_dir, parallel.rank, parallel.world_size, parallel.whereabouts, config.parallel.timeout_seconds
@@ -86,8 +93,9 @@ def train_among(parallel: Parallel, config: RunConfig, options: TrainOptions) ->
         if not options.is_anew:
             checkpoint = find_checkpoint(run_dir, rows.identity, rows.plan, parallel, speaker, options.accept_changes)
         if state.get("state") == "finished" and not options.accept_changes:
+            reason = "; ".join(filter(None, ("before", state.get("reason"))))
             return TrainResult(
-                "finished", run_dir.root, state["step"], "before", read_json(run_dir.best), parallel.is_main
+                "finished", run_dir.root, state["step"], reason, read_json(run_dir.best), parallel.is_main
             )
         if not options.is_anew:
             budgets = parallel.broadcast(read_budgets(config, run_dir) if parallel.is_main else {})
@@ -109,7 +117,7 @@ def begin(run: Assembled) -> None:
     remove_unfinished(run.run_dir.root)
     for left_over in (run.run_dir.failures, run.run_dir.heartbeats):
         shutil.rmtree(left_over, ignore_errors=True)
-    if run.progress.step < run.plan.num_steps:
+    if not has_ended(run):
         run.writer.check_room()
     write_config(run.config, run.run_dir)
     remove_left_over(run.run_dir.stop_file, run.run_dir.lock)
@@ -226,8 +234,9 @@ def end_run(run: Assembled, stop_reason: str) -> TrainResult:
             "class_shares": run.class_shares,
         }
     state: Literal["finished", "stopped"] = "stopped" if stop_reason else "finished"
-    on_main(run.parallel, "The end of the run", lambda: write_end(run, state, stop_reason, metrics))
-    return TrainResult(state, run.run_dir.root, run.progress.step, stop_reason, metrics, run.parallel.is_main)
+    reason = stop_reason or why_ended_early(run)
+    on_main(run.parallel, "The end of the run", lambda: write_end(run, state, reason, metrics))
+    return TrainResult(state, run.run_dir.root, run.progress.step, reason, metrics, run.parallel.is_main)
 
 
 def write_end(run: Assembled, state: Literal["finished", "stopped"], reason: str, metrics: dict[str, Any]) -> None:

@@ -6,15 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pref_dist.data.batches import build_batch
+from pref_dist.config.train_section import TrainSection
+from pref_dist.data.batches import Batch, build_batch
 from pref_dist.data.plan import MicroBatch, PlannedStep
 from pref_dist.data.table import TokenTable
-from pref_dist.losses import cross_entropy, share_of_step, smooth_targets
-from pref_dist.optim import learning_rate_factor
+from pref_dist.losses import cross_entropy, distillation_loss, share_of_step, smooth_targets
 from pref_dist.runtime.engine import StepOutcome
 from pref_dist.runtime.rng import seed_dropout
 from pref_dist.train.assemble import Assembled
 from pref_dist.train.memory import within_budget
+from pref_dist.train.stopping import rate_factor
 
 
 @dataclass(frozen=True)
@@ -33,27 +34,36 @@ class TakenStep:
 
 def take_step(run: Assembled, planned: PlannedStep) -> TakenStep:
     """Run this rank's micro-batches and update."""
-    config, plan = run.config, run.plan
     micro_batches = planned.for_rank(run.parallel.rank, run.parallel.world_size)
     global_weight = weigh_step(run.train_table, planned)
+    teacher = None if run.rows.teacher is None else run.rows.teacher.logits
     loss_share, row_losses, line_rows, whereabouts = 0.0, [], [], run.parallel.whereabouts
     with within_budget(run, "train.token_budget"):
         for place, micro_batch in enumerate(micro_batches):
             whereabouts.at(f"the forward of micro-batch {place + 1} of {len(micro_batches)}", planned.step)
-            batch = build_batch(run.train_table, micro_batch, run.layout).to(run.parallel.device)
-            seed_dropout(config.run.seed, planned.epoch, planned.index, micro_batch.index)
+            batch = build_batch(run.train_table, micro_batch, run.layout, teacher).to(run.parallel.device)
+            seed_dropout(run.config.run.seed, planned.epoch, planned.index, micro_batch.index)
             is_last = place == len(micro_batches) - 1
-            target = smooth_targets(batch.target, config.train.label_smoothing)
-            losses = cross_entropy(run.engine.forward(batch.inputs, is_last), target)
+            losses = lose(run.engine.forward(batch.inputs, is_last), batch, run.config.train)
             loss = share_of_step(losses, batch.weight, global_weight=global_weight)
             whereabouts.at(f"the backward of micro-batch {place + 1} of {len(micro_batches)}")
             run.engine.backward(loss, is_last)
             loss_share += float(loss.detach())
             row_losses.append(losses.detach())
             line_rows.append(batch.line_rows)
-        factor = learning_rate_factor(planned.step, plan.num_steps, config.train.warmup_fraction, config.train.schedule)
         whereabouts.at("the update")
-        return TakenStep(loss_share, run.engine.step(factor), micro_batches, row_losses, line_rows)
+        outcome = run.engine.step(rate_factor(run, planned.step))
+    return TakenStep(loss_share, outcome, micro_batches, row_losses, line_rows)
+
+
+def lose(logits: Tensor, batch: Batch, settings: TrainSection) -> Tensor:
+    """Return the loss (P,) of each row as it is shown: against its label, smoothed, and against its teacher."""
+    losses = cross_entropy(logits, smooth_targets(batch.target, settings.label_smoothing))
+    if settings.distill is None:
+        return losses
+    assert batch.teacher is not None
+    share, temperature = settings.distill.weight, settings.distill.temperature
+    return (1.0 - share) * losses + share * distillation_loss(logits, batch.teacher, temperature)
 
 
 def weigh_step(table: TokenTable, planned: PlannedStep) -> float:

@@ -73,9 +73,7 @@ def folds(*changes: str) -> Callable[[Scene], None]:
     """Three folds, blended."""
 
     def run(scene: Scene) -> None:
-        scene.verb(
-            "train", scene.out.parent / "empty.yaml", "--folds", *scene.settings(("data.num_folds=3", *changes))
-        )
+        scene.verb("train", scene.out.parent / "empty.yaml", "--folds", *scene.settings(("data.num_folds=3", *changes)))
         scene.verb("blend", scene.out / "run", "--data", scene.test, "--out", scene.out)
 
     return run

@@ -197,6 +197,11 @@ def test_a_stopped_run_says_why_and_how_to_go_on(run_folder):
     assert "Stopped at step 3: SIGTERM. The same train command goes on from there." in words
 
 
+def test_a_run_that_ended_early_says_why(run_folder):
+    (run_folder / "state.json").write_text(json.dumps({"state": "finished", "step": 3, "reason": "early stop: why"}))
+    assert "Finished at step 3: early stop: why." in text_of(read_page(run_folder))
+
+
 def test_a_failed_run_shows_the_error_of_each_rank(run_folder):
     (run_folder / "state.json").write_text(json.dumps({"state": "failed", "step": 3, "reason": "rank 1: boom"}))
     (run_folder / "failures").mkdir()

@@ -38,3 +38,17 @@ def test_the_launchers_folder_gives_a_stop_file_and_takes_exit_codes(tmp_path, m
     assert (tmp_path / "exit_codes" / "rank_3").read_text() == "75\n"
     monkeypatch.delenv("PREF_DIST_LAUNCH_DIR")
     assert stop_files(tmp_path / "stop") == (tmp_path / "stop",)
+
+
+def test_a_request_within_another_ends_with_it_and_leaves_the_signals_to_it(tmp_path):
+    with StopRequest((tmp_path / "all",)) as outer:
+        with StopRequest((tmp_path / "one",), outer) as first:
+            (tmp_path / "one").touch()
+            assert "one" in first.reason()
+        assert outer.reason() == ""
+        with StopRequest((), outer) as second:
+            assert second.reason() == ""
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert second.reason() == outer.reason() == "signal SIGUSR1"
+        with StopRequest((), outer) as third:
+            assert third.reason() == "signal SIGUSR1", "it counts for what comes after, too"

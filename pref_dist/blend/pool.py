@@ -1,0 +1,124 @@
+"""The pool itself: a weighted mean of probabilities, sharpened or softened by one temperature, and its fit.
+
+q = p^(1/T) / sum_c p_c^(1/T) with p = sum_m w_m p_m, the weights on the simplex (linear opinion pool, Stone 1961;
+temperature, Guo et al. 2017). A mean of probabilities is flatter than its members where they err apart from each
+other, which T below 1 makes up for (Ranjan and Gneiting 2010).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pref_dist.data.mixing import mix64
+from pref_dist.metrics import log_probabilities
+
+Array = NDArray[np.float64]
+Groups = NDArray[np.uint64]
+
+SMALLEST_PROBABILITY = 1e-15
+TEMPERATURES = (0.05, 20.0)
+SMALLEST_WEIGHT = 1e-6  # what is below was left over by the search
+NUM_PARTS = 5
+PART_SALT = np.uint64(0x626C656E64)  # so that parts do not follow the folds, which hash the same groups
+
+
+@dataclass(frozen=True)
+class Pool:
+    """weights: (M,) of the members, none negative, sum 1."""
+
+    weights: Array
+    temperature: float
+
+    def mix(self, chances: Array) -> Array:
+        """Return the weighted mean (N, C) of probabilities (M, N, C), before the temperature."""
+        return np.asarray(np.tensordot(self.weights, chances, axes=1))
+
+    def log_chances(self, chances: Array) -> Array:
+        """Return the logs (N, C) of the blended probabilities."""
+        return log_probabilities(np.log(np.maximum(self.mix(chances), SMALLEST_PROBABILITY)) / self.temperature)
+
+
+def equal_pool(num_members: int) -> Pool:
+    return Pool(np.full(num_members, 1.0 / num_members), 1.0)
+
+
+def fit_pool(chances: Array, targets: Array) -> Pool:
+    """Return the weights and the temperature of the least log loss on rows (M, N, C) with targets (N, C).
+
+    The loss is not convex in both together, so the search starts from equal weights and near each member
+    alone, and what is returned is no worse than any member or their mean. The same rows give the same bits.
+    """
+    num_members = len(chances)
+    corners, middle = np.eye(num_members), np.full(num_members, 1.0 / num_members)
+    found = [middle, *corners]
+    if num_members > 1:
+        found += [search(chances, targets, start) for start in (middle, *(0.8 * corners + 0.2 * middle))]
+    fitted = [fit_temperature(weights, chances, targets) for weights in found]
+    return min(fitted, key=lambda pair: pair[0])[1]
+
+
+def search(chances: Array, targets: Array, start: Array) -> Array:
+    """Return the weights (M,) where sequential quadratic programming ends from `start` and temperature 1."""
+    from scipy.optimize import minimize
+
+    num_members = len(chances)
+    result = minimize(
+        lambda values: loss_and_gradient(values, chances, targets),
+        np.append(start, 1.0),
+        jac=True,
+        method="SLSQP",
+        bounds=[(0.0, 1.0)] * num_members + [(1 / TEMPERATURES[1], 1 / TEMPERATURES[0])],
+        constraints={
+            "type": "eq",
+            "fun": lambda values: values[:-1].sum() - 1.0,
+            "jac": lambda values: np.append(np.ones(num_members), 0.0),
+        },
+        options={"ftol": 1e-14, "maxiter": 200},
+    )
+    weights = np.where(result.x[:-1] < SMALLEST_WEIGHT, 0.0, result.x[:-1])
+    return np.asarray(weights / weights.sum())
+
+
+def loss_and_gradient(values: Array, chances: Array, targets: Array) -> tuple[float, Array]:
+    """Return the mean log loss and its derivatives by `values` (M + 1,): the weights, then 1 / T."""
+    weights, sharpness = values[:-1], values[-1]
+    mixed = np.maximum(np.tensordot(weights, chances, axes=1), SMALLEST_PROBABILITY)
+    logs = np.log(mixed)
+    log_blended = log_probabilities(sharpness * logs)
+    by_logits = (np.exp(log_blended) - targets) / len(targets)
+    by_mixed = sharpness * by_logits / mixed
+    gradient = np.append(np.tensordot(chances, by_mixed, axes=2), (by_logits * logs).sum())
+    return float(-(targets * log_blended).sum() / len(targets)), gradient
+
+
+def fit_temperature(weights: Array, chances: Array, targets: Array) -> tuple[float, Pool]:
+    """Return the least loss with these weights and its pool; the loss is convex in 1 / T."""
+    from scipy.optimize import minimize_scalar
+
+    def loss(sharpness: float) -> float:
+        return loss_and_gradient(np.append(weights, sharpness), chances, targets)[0]
+
+    bounds = (1 / TEMPERATURES[1], 1 / TEMPERATURES[0])
+    result = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-10})
+    return float(result.fun), Pool(weights, 1.0 / float(result.x))
+
+
+def part_of(groups: Groups) -> NDArray[np.int64]:
+    """Return the part (N,), 0 to 4, of each prompt group (N,)."""
+    return (mix64(groups ^ PART_SALT) % np.uint64(NUM_PARTS)).astype(np.int64)
+
+
+def cross_fit(chances: Array, targets: Array, groups: Groups) -> Array:
+    """Return logs of blended probabilities (N, C), each row's by a pool that was fitted on other parts of prompts.
+
+    With a single part there is nothing else to fit on: then the mean of the members.
+    """
+    parts = part_of(groups)
+    blended = equal_pool(len(chances)).log_chances(chances)
+    for part in np.unique(parts):
+        is_here = parts == part
+        if not is_here.all():
+            pool = fit_pool(chances[:, ~is_here], targets[~is_here])
+            blended[is_here] = pool.log_chances(chances[:, is_here])
+    return blended

@@ -1,0 +1,150 @@
+"""The verb `blend`: weights of several runs from rows that are new to them all, and one submission of all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pref_dist.blend.gain import Judgement, judge_blend
+from pref_dist.blend.members import WEIGHTS_NAME, Member, read_members
+from pref_dist.blend.pool import Pool
+from pref_dist.data.cache_build import BuildWatch
+from pref_dist.errors import ConfigError, DataError
+from pref_dist.evaluate.logits_file import RowLogits, write_logits
+from pref_dist.evaluate.restore import read_run_config, restore_run
+from pref_dist.files import write_json
+from pref_dist.predict import Completed, keep_inside, predict_table
+from pref_dist.run_dir import RunDir
+from pref_dist.runtime.memory import release
+from pref_dist.runtime.parallel import Parallel, start_parallel
+from pref_dist.submission import write_submission
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class BlendOptions:
+    """data: rows to predict, None: only fit. format: their layout, None: each run's own."""
+
+    data: Path | None = None
+    format: str | None = None
+    overrides: Sequence[str] = ()
+    watch_build: BuildWatch | None = None
+
+
+@dataclass(frozen=True)
+class BlendResult:
+    """summary: the content of weights.json. predicted: what the submission holds; None without data."""
+
+    out: Path
+    summary: dict[str, Any]
+    predicted: Completed | None
+    is_main: bool
+
+
+def blend(roots: Sequence[Path], out: Path, options: BlendOptions | None = None) -> BlendResult:
+    """Fit weights and a temperature on the members' held-out rows and write them; every rank calls it.
+
+    With `options.data` all members predict these rows, each on all ranks, and the blend is written as a
+    submission. Raises PrefDistError; before any model is loaded if the members do not go together or would leak.
+    """
+    options = options or BlendOptions()
+    check_out(out, roots)
+    members = read_members(roots)
+    # All of them, so that what cannot be set is refused at once.
+    first, *_ = [read_run_config(run, options.overrides) for member in members for run in member.runs]
+    chances = np.stack([member.chances for member in members])
+    rows = members[0].rows
+    assert rows.targets is not None
+    judgement = judge_blend(chances, rows.targets, rows.known_origin().groups)
+    parallel = start_parallel(first.parallel, first.run.deterministic)
+    predicted = predict_all(members, judgement.pool, parallel, options) if options.data is not None else None
+    parallel.stop()
+    summary = summarise(members, judgement)
+    if parallel.is_main:
+        blended = describe_blend(rows, judgement.pool.log_chances(chances), len(members))
+        write_blend(RunDir(out), summary, blended, predicted)
+    return BlendResult(out, summary, predicted, parallel.is_main)
+
+
+def check_out(out: Path, roots: Sequence[Path]) -> None:
+    """Raise ConfigError if the result would be written over a run."""
+    place = RunDir(out)
+    if place.config.is_file() or place.folds.is_file() or out.resolve() in {root.resolve() for root in roots}:
+        raise ConfigError(f"--out {out} holds a run, whose files the blend would write over. Name a folder of its own.")
+
+
+def predict_all(members: Sequence[Member], pool: Pool, parallel: Parallel, options: BlendOptions) -> Completed:
+    """Return the blended probabilities of every row of a file, in its order."""
+    parts = [average([predict_one(run, parallel, options) for run in member.runs]) for member in members]
+    check_same_ids(parts, members)
+    mixed, logs = pool.mix(stack(parts)), pool.log_chances(stack(parts))
+    # A row that no member could read has class shares, which know nothing that a temperature could sharpen.
+    is_prior = np.all([part.is_prior for part in parts], axis=0)
+    blended = np.where(is_prior[:, None], mixed, np.exp(logs))
+    return Completed(parts[0].ids, keep_inside(blended), is_prior, parts[0].num_left_out, parts[0].set_aside)
+
+
+def predict_one(run_dir: RunDir, parallel: Parallel, options: BlendOptions) -> Completed:
+    """Let one run predict, and give its memory back."""
+    assert options.data is not None
+    run = restore_run(read_run_config(run_dir, options.overrides), run_dir, None, parallel)
+    completed = predict_table(run, options.data, options.format, options.watch_build)
+    del run
+    release()
+    return completed
+
+
+def average(parts: Sequence[Completed]) -> Completed:
+    """Return the mean of the folds' probabilities; all of them read the same rows by the same settings."""
+    first = parts[0]
+    return Completed(first.ids, stack(parts).mean(axis=0), first.is_prior, first.num_left_out, first.set_aside)
+
+
+def stack(parts: Sequence[Completed]) -> Array:
+    return np.stack([part.chances for part in parts])
+
+
+def check_same_ids(parts: Sequence[Completed], members: Sequence[Member]) -> None:
+    for part, member in zip(parts, members, strict=True):
+        if part.ids != parts[0].ids:
+            differ = set(part.ids) ^ set(parts[0].ids)
+            raise DataError(
+                f"{member.root} reads other rows of the file than {members[0].root}: {len(part.ids):,} and "
+                f"{len(parts[0].ids):,} ids, {len(differ):,} in one of them alone (first: {min(differ, default='')}). "
+                "Their data.format differ; name one by --format."
+            )
+
+
+def describe_blend(rows: RowLogits, log_chances: Array, num_members: int) -> RowLogits:
+    """Return the blended probabilities of the members' rows as logits; a student can be distilled from them."""
+    return RowLogits(rows.row_ids, log_chances, rows.targets, rows.known_origin(), notes={"members": str(num_members)})
+
+
+def summarise(members: Sequence[Member], judgement: Judgement) -> dict[str, Any]:
+    """Return what weights.json holds."""
+    weighted = zip(members, judgement.pool.weights, judgement.members, strict=True)
+    low, high = judgement.interval
+    return {
+        "members": [
+            {"run": str(member.root), "kind": member.kind, "weight": float(weight), **scores}
+            for member, weight, scores in weighted
+        ],
+        "temperature": judgement.pool.temperature,
+        "equal_weights": judgement.equal,
+        "fitted": judgement.fitted,
+        "cross_fitted": judgement.cross_fitted,
+        "best_member": str(members[judgement.best].root),
+        "gain": judgement.gain,
+        "gain_interval": [low, high],
+    }
+
+
+def write_blend(place: RunDir, summary: dict[str, Any], blended: RowLogits, predicted: Completed | None) -> None:
+    write_json(place.root / WEIGHTS_NAME, summary)
+    write_logits(place.oof_logits, blended)
+    if predicted is not None:
+        write_submission(place.submission, predicted.ids, predicted.chances)
