@@ -8,7 +8,9 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from pref_dist.config.schema import DataSection
 from pref_dist.data.encode import RowEncoder, load_tokenizer
+from pref_dist.data.orders import build_swap_frame, swap_tokens
 from pref_dist.data.rows import Row, Turn
 from pref_dist.errors import ModelError
 
@@ -73,6 +75,21 @@ def test_the_ids_are_those_that_transformers_gives_to_the_same_message(save):
 def test_rows_are_the_same_tokens_on_every_day(save):
     spec = load_tokenizer(save(LLAMA, bos_token="<bos>", eos_token="<eos>"))
     assert "Today: 26 Jul 2024\n" in spec.chat.before
+
+
+@pytest.mark.parametrize("max_tokens", [400, 170])
+def test_a_row_with_its_responses_exchanged_is_the_row_as_it_would_be_encoded(save, max_tokens):
+    spec = load_tokenizer(save(CHATML, eos_token="<|im_end|>"))
+    turn = Turn("Why? " * 9, "So. " * 7, "No, because of it. " * 8)
+    encoder = RowEncoder(spec, max_tokens, "chat")
+    row, swapped = (
+        encoder.encode([row_of(turn)]) for turn in (turn, Turn(turn.prompt, turn.response_b, turn.response_a))
+    )
+    frame = build_swap_frame(spec, DataSection(template="chat", max_tokens=max_tokens))
+    assert row.lengths[0] == min(max_tokens, 280)
+    ids, ends = swap_tokens(row.input_ids, row.segment_ends[0], frame)
+    assert ids.tolist() == swapped.input_ids.tolist()
+    assert ends.tolist() == swapped.segment_ends[0].tolist()
 
 
 @pytest.mark.parametrize("marked", [True, False])

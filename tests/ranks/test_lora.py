@@ -28,9 +28,9 @@ KINDS = {
 }
 BACKENDS = {
     "ddp": ("llama", "llama_dropout", "llama_dora", "llama_whole", "llama_bf16", "bert_siamese"),
-    "zero2": ("llama", "llama_dora", "llama_bf16"),
-    "zero3": ("llama", "llama_dropout", "llama_dora", "llama_whole", "llama_bf16", "gemma2", "qwen2", "bert"),
-    "fsdp2": ("llama", "llama_dora", "llama_bf16", "gemma2", "bert"),
+    "zero2": ("llama", "llama_bf16"),
+    "zero3": ("llama", "llama_dora", "llama_whole", "llama_bf16", "gemma2", "qwen2", "bert"),
+    "fsdp2": ("llama", "llama_dora", "llama_bf16", "gemma2"),
 }
 CASES = [(backend, kind) for backend, kinds in BACKENDS.items() for kind in kinds]
 # (loss, parameter), as for every run: with a forward in 16 bits the wider ones.
@@ -48,6 +48,7 @@ def runs(tmp_path_factory, sample_dir, tiny_model, cache_dir):
     def write(name, kind):
         model = {"name": str(models.get(kind.split("_")[0], tiny_model)), **KINDS[kind]}
         train = {"max_steps": STEPS, "save_every_steps": RESUMED_STEP, "token_budget": 700}
+        train["swap"] = "paired" if kind == "qwen2" else "random" if kind == "gemma2" else "none"
         train["precision"] = "bf16" if kind == "llama_bf16" else "fp32"
         return writer.write(name, model=model, train=train, data={"max_tokens": 160})
 
@@ -58,9 +59,10 @@ def runs(tmp_path_factory, sample_dir, tiny_model, cache_dir):
             written = {kind: write(f"{backend}_{kind}", kind) for kind in kinds}
             jobs = [{"config": str(config)} for config, _ in written.values()]
             written["resumed"] = write(f"{backend}_resumed", kinds[0])
-            jobs.append(
-                {"config": str(written["resumed"][0]), "copy_of": str(written[kinds[0]][1]), "step": RESUMED_STEP}
-            )
+            resumed = {"copy_of": str(written[kinds[0]][1]), "step": RESUMED_STEP}
+            # Which may be changed when a run goes on, and changes no bit.
+            overrides = ["parallel.activation_checkpointing=true"]
+            jobs.append({"config": str(written["resumed"][0]), "overrides": overrides, **resumed})
             # With buckets so small that no weight of a tiny model stays whole on a rank.
             zero_file = write_zero_file(backend, folder / f"{backend}.json") if backend.startswith("zero") else None
             run_jobs(backend, world_size, jobs, folder, zero_file=zero_file)
@@ -80,7 +82,7 @@ def test_losses_and_parameters_are_those_of_one_process(runs, backend, kind):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_resumed_run_is_the_run_without_the_stop_to_the_bit(runs, backend):
+def test_a_run_resumed_with_activations_computed_again_is_the_run_without_the_stop_to_the_bit(runs, backend):
     found = runs(backend, BACKENDS[backend])
     whole, resumed = found["llama"], found["resumed"]
     assert read_losses(whole) == read_losses(resumed)
