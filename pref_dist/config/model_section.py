@@ -65,6 +65,11 @@ class ModelSection(Section):
         None, description="Train low-rank adapters instead of the backbone's own weights: {rank: 16, ...}; null: all."
     )
     head_dropout: Probability = Field(0.0, description="Dropout before the last linear layer.")
+    length_features: bool = Field(
+        False,
+        description="The head also reads how long prompt, A and B are before anything is cut (log2 of their tokens), "
+        "which a cut row cannot tell. They need a large model.head_learning_rate: 1e-3 and more. Not for decoders.",
+    )
     dropout: Probability = Field(0.0, description="Dropout of hidden states and attention in the encoder.")
     weight_dtype: Literal["fp32", "fp64"] = Field(
         "fp32", description="Type of the master weights; fp64 is for exactness checks (single, ddp and fsdp2)."
@@ -85,6 +90,8 @@ class ModelSection(Section):
             raise ValueError(f"head={self.head} is not for kind={self.kind}, which takes {' or '.join(heads)}")
         if self.pooling not in poolings:
             raise ValueError(f"pooling={self.pooling} is not for kind={self.kind}, which takes {' or '.join(poolings)}")
+        if self.length_features and self.kind == "decoder":
+            raise ValueError("length_features=true is not for kind=decoder, whose head is transformers' own")
         return self
 
     @model_validator(mode="after")

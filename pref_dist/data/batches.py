@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pref_dist.data.layout import BatchLayout, TokenRows
-from pref_dist.data.orders import SWAPPED_CLASSES, swap_tokens
+from pref_dist.data.orders import SWAPPED_CLASSES, SWAPPED_SEGMENTS, swap_tokens
 from pref_dist.data.plan import MicroBatch
 from pref_dist.labels import NUM_CLASSES
 
@@ -20,8 +20,9 @@ class Batch:
     """One micro-batch as tensors: L lines of tokens, P rows in the order in which they are shown.
 
     inputs: input_ids and attention_mask, each (L, T) int64, and, where the model reads it, segment_ends (P, 3) int64,
-    the exclusive ends of prompt, A and B in the row, or sides (P, 2) int64, the lines of the first and the second
-    response. With one sequence a row, L is P; a siamese row has two lines, also where it is shown in both orders.
+    the exclusive ends of prompt, A and B in the row, sides (P, 2) int64, the lines of the first and the second
+    response, or text_lengths (L, 3 or 2), see `measure_texts`. With one sequence a row, L is P; a siamese row has two
+    lines, also where it is shown in both orders.
     target: (P, 3) class probabilities to learn. weight: (P,) in the loss, 0 for the row of a spare micro-batch.
     line_rows: (L,) place in the token table of the row that a line belongs to, -1 in a spare micro-batch.
     teacher: (P, 3) logits of a teacher, where there is one.
@@ -83,7 +84,16 @@ def read_joint(
     inputs = pad(tokens, layout.pad_id)
     if layout.has_segments:
         inputs["segment_ends"] = torch.from_numpy(ends.astype(np.int64))
+    if layout.has_lengths:
+        lengths = measure_texts(table.full_lengths[rows])
+        inputs["text_lengths"] = torch.from_numpy(np.where(is_swapped[:, None], lengths[:, SWAPPED_SEGMENTS], lengths))
     return inputs
+
+
+def measure_texts(full_lengths: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Return log2 of the tokens of texts before truncation, shifted so that 255 of them give 0."""
+    lengths: NDArray[np.float32] = np.log2(1.0 + full_lengths, dtype=np.float32) - np.float32(8.0)
+    return lengths
 
 
 def read_pairs(
@@ -102,6 +112,9 @@ def read_pairs(
     first_lines = 2 * places
     sides = np.stack((first_lines + is_swapped, first_lines + ~is_swapped), axis=1)
     inputs["sides"] = torch.from_numpy(sides.astype(np.int64))
+    if layout.has_lengths:
+        lengths = measure_texts(table.full_lengths[found[order]])
+        inputs["text_lengths"] = torch.from_numpy(lengths.reshape(len(lines), -1))
     return inputs, np.repeat(found[order], 2)
 
 
@@ -124,6 +137,9 @@ def build_spare_batch(table: TokenRows, layout: BatchLayout) -> Batch:
         inputs["segment_ends"] = torch.ones((1, 3), dtype=torch.int64)
     if layout.num_sequences == 2:
         inputs["sides"] = torch.tensor([[0, 1]])
+    if layout.has_lengths:
+        num_texts = table.full_lengths.shape[1] // layout.num_sequences
+        inputs["text_lengths"] = torch.zeros((layout.num_sequences, num_texts))
     return Batch(
         inputs,
         target=torch.full((1, NUM_CLASSES), 1.0 / NUM_CLASSES, dtype=torch.float64),

@@ -91,10 +91,12 @@ def build_own(classifier: nn.Module, settings: ModelSection, seed: int) -> Encod
     if settings.kind == "decoder":
         return DecoderClassifier(classifier, settings.head_dropout, seed)
     if settings.kind == "siamese":
-        return SiameseClassifier(classifier, settings.head, settings.head_dropout, seed)
-    if settings.pooling == "cls" and settings.head == "default":
+        return SiameseClassifier(classifier, settings.head, settings.head_dropout, seed, settings.length_features)
+    if settings.pooling == "cls" and settings.head == "default" and not settings.length_features:
         return None
-    return PooledClassifier(classifier, settings.pooling, settings.head, settings.head_dropout, seed)
+    return PooledClassifier(
+        classifier, settings.pooling, settings.head, settings.head_dropout, seed, has_lengths=settings.length_features
+    )
 
 
 def read_model_config(settings: ModelSection, folder: Path) -> Any:

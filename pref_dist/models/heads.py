@@ -86,7 +86,7 @@ HEADS: dict[Head, type[ConcatHead | DifferenceHead | AntisymmetricHead]] = {
 def build_head(head: Head, num_features: int, dropout: float, config: Any, dtype: torch.dtype, seed: int) -> nn.Module:
     """Return a head whose weights depend on `seed` alone.
 
-    default and two_layer read one vector (P, num_features) a row, the siamese ones two of the encoder's width. Weights
+    default and two_layer read one vector (P, num_features) a row, the siamese ones two such. Weights
     are drawn as the model family draws its own: normal, `initializer_range` of its config wide, biases 0.
     """
     module: nn.Module
@@ -95,7 +95,7 @@ def build_head(head: Head, num_features: int, dropout: float, config: Any, dtype
     elif head == "two_layer":
         module = TwoLayerHead(num_features, config.hidden_size, dropout)
     else:
-        module = HEADS[head](config.hidden_size)
+        module = HEADS[head](num_features)
     return initialise(module.to(dtype), getattr(config, "initializer_range", 0.02), seed)
 
 

@@ -68,25 +68,34 @@ class PooledClassifier(EncoderClassifier):
         head_dropout: float,
         seed: int,
         head_name: str = "classifier",
+        has_lengths: bool = False,
     ) -> None:
         super().__init__(classifier, head_name)
         self.pooling = pooling
         self.dropout = nn.Dropout(head_dropout) if head == "default" else nn.Identity()  # two_layer has its own
         num_features = self.config.hidden_size * (NUM_SEGMENTS + 1 if pooling == "segments" else 1)
+        num_features += NUM_SEGMENTS * has_lengths
         dtype = head_type(self.encoder)
         self.add_module(head_name, build_head(head, num_features, head_dropout, self.config, dtype, seed))
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, segment_ends: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        segment_ends: Tensor | None = None,
+        text_lengths: Tensor | None = None,
     ) -> SequenceClassifierOutput:
         """Return logits (R, C); input_ids and attention_mask are (R, T), padded on the right.
 
-        segment_ends: (R, S) exclusive ends of prompt, A and B, for the pooling that reads them.
+        segment_ends: (R, S) exclusive ends of prompt, A and B, for the pooling that reads them. text_lengths: (R, S)
+        for a head that reads them, too.
         """
         hidden_RTH = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         features_RF = self.pool(hidden_RTH, attention_mask, segment_ends)
-        head_dtype = next(self.head.parameters()).dtype
-        return SequenceClassifierOutput(logits=self.head(self.dropout(features_RF.to(head_dtype))))
+        features_RF = self.dropout(features_RF.to(next(self.head.parameters()).dtype))
+        if text_lengths is not None:
+            features_RF = torch.cat((features_RF, text_lengths.to(features_RF.dtype)), dim=-1)
+        return SequenceClassifierOutput(logits=self.head(features_RF))
 
     def pool(self, hidden_RTH: Tensor, attention_mask_RT: Tensor, segment_ends_RS: Tensor | None) -> Tensor:
         if self.pooling == "cls":

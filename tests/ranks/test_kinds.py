@@ -25,7 +25,10 @@ RECIPES = {
         "model": {"kind": "siamese", "head": "difference"},
         "train": {"swap": "paired"},
     },
-    "siamese, antisymmetric, smoothed": {"model": {"kind": "siamese"}, "train": {"label_smoothing": 0.1}},
+    "siamese, antisymmetric, smoothed, lengths": {
+        "model": {"kind": "siamese", "length_features": True},
+        "train": {"label_smoothing": 0.1},
+    },
 }
 
 
