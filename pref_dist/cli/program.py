@@ -12,6 +12,7 @@ from pref_dist import __version__
 from pref_dist.cli.blend import blend
 from pref_dist.cli.cache import cache
 from pref_dist.cli.evaluate import evaluate
+from pref_dist.cli.export import export
 from pref_dist.cli.inspect import inspect
 from pref_dist.cli.predict import predict
 from pref_dist.cli.prepare import prepare
@@ -48,12 +49,13 @@ def program() -> None:
     pref-dist evaluate RUN_DIR --data F   score it
     pref-dist predict RUN_DIR --data F --out submission.csv
     pref-dist blend RUN_DIR... --data F --out DIR     weigh several runs, predict by all
+    pref-dist export RUN_DIR OUT          write a folder that other programs load
 
     Several processes: bash launch/node.sh zero2 8 train RUN.yaml
     """
 
 
-for verb in (sample, inspect, prepare, cache, train, evaluate, predict, blend, report):
+for verb in (sample, inspect, prepare, cache, train, evaluate, predict, blend, report, export):
     program.add_command(verb)
 
 

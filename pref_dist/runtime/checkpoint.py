@@ -146,6 +146,12 @@ def read_weights(checkpoint: Checkpoint, module: torch.nn.Module) -> None:
             parameter.copy_(reader.read_value(name, tuple(parameter.shape)))
 
 
+def read_values(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """Return the value of every parameter, in memory of its own: the checkpoint may be deleted then."""
+    with ShardReader(checkpoint.folder, checkpoint.manifest, with_moments=False) as reader:
+        return {name: reader.read_any(name).clone() for name in reader.names}
+
+
 def name_checkpoint(temporary: Path, target: Path) -> None:
     """Give a complete checkpoint its name."""
     if target.exists():  # of the same step: damaged, or saved before its evaluation was made up for

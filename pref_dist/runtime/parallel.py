@@ -153,6 +153,12 @@ class Parallel:
             torch.distributed.destroy_process_group()
 
 
+def stand_alone(device: str | torch.device | None = None) -> Parallel:
+    """Return this process by itself, whatever has launched it, on `device`; None: the first GPU, else the CPU."""
+    topology = Topology("single", world_size=1, rank=0, local_rank=0)
+    return Parallel(topology, choose_device(topology) if device is None else torch.device(device))
+
+
 def start_parallel(request: ParallelSection, deterministic: bool = False) -> Parallel:
     """Find the ranks of this launch, check them against the request, and connect them.
 

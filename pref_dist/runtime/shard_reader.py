@@ -36,22 +36,28 @@ class ShardReader:
         self._places.clear()
         self._files.clear()
 
-    def _tensor(self, key: str) -> Tensor:
+    @property
+    def names(self) -> list[str]:
+        """Everything that is there: parameters, and moments where they were asked for."""
+        return list(self._places)
+
+    def read_any(self, key: str) -> Tensor:
+        """Return a tensor by its name in the files. Raises CheckpointError if it is not there."""
         if key not in self._places:
             raise CheckpointError(f"{self._folder} holds no '{key}': it belongs to another model than model.name.")
         tensor: Tensor = self._places[key].get_tensor(key)
         return tensor
 
     def read_value(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        value = self._tensor(name)
+        value = self.read_any(name)
         if tuple(value.shape) != shape:
             raise CheckpointError(f"{self._folder}: '{name}' has shape {tuple(value.shape)}, the model's has {shape}.")
         return value
 
     def read(self, name: str) -> ParameterState:
         return ParameterState(
-            value=self._tensor(name),
-            exp_avg=self._tensor(f"exp_avg/{name}"),
-            exp_avg_sq=self._tensor(f"exp_avg_sq/{name}"),
+            value=self.read_any(name),
+            exp_avg=self.read_any(f"exp_avg/{name}"),
+            exp_avg_sq=self.read_any(f"exp_avg_sq/{name}"),
             step=self._steps[name],
         )

@@ -19,15 +19,14 @@ from pref_dist.data.table import TokenTable
 from pref_dist.evaluate.infer import InferenceTask, build_task
 from pref_dist.models.build import (
     BuiltModel,
-    build_model,
-    check_positions,
     count_parameters,
     describe_parameters,
 )
 from pref_dist.models.compiling import compile_layers
 from pref_dist.models.lora import check_base
+from pref_dist.models.model_config import check_positions
 from pref_dist.models.recompute import recompute_activations
-from pref_dist.models.source import digest_base, find_model_folder
+from pref_dist.models.source import digest_base
 from pref_dist.optim import OptimizerSettings, build_parameter_groups, trained_parameters
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.checkpoint import Checkpoint
@@ -38,6 +37,7 @@ from pref_dist.runtime.parallel import Parallel
 from pref_dist.train.distill import Teacher, find_teacher
 from pref_dist.train.evaluations import warn_of_few_evaluations
 from pref_dist.train.resume import Identity, Progress, identify, restore
+from pref_dist.train.stages import build_start, find_start_folder
 
 DEBUG_ROWS = 64
 
@@ -134,16 +134,23 @@ class PlannedRows:
     teacher: Teacher | None = None
 
 
-def plan_rows(config: RunConfig, parallel: Parallel, limit: int | None, watch: BuildWatch | None = None) -> PlannedRows:
+def plan_rows(
+    config: RunConfig,
+    parallel: Parallel,
+    limit: int | None,
+    watch: BuildWatch | None = None,
+    copies: Path | None = None,
+) -> PlannedRows:
     """Open the rows and plan them; every rank for itself, then all compare.
 
-    Raises PrefDistError of the kind that fits, ParallelError if the ranks do not see the same rows.
+    `copies` of the model's config and tokenizer serve a run that goes on where model.name is gone. Raises
+    PrefDistError of the kind that fits, ParallelError if the ranks do not see the same rows.
     """
     check_template(config)
     lora, precision = config.model.lora, config.train.precision
     assert precision != "auto", "the config is settled before"
     check_base(lora, precision, parallel.backend, parallel.device)
-    folder = find_model_folder(config.model.name)
+    folder = find_start_folder(config, copies)
     check_positions(config.model, folder, config.data.max_tokens)
     prepared = prepare(config, folder, watch)
     layout = build_layout(config, prepared.tokenizer)
@@ -165,7 +172,7 @@ def assemble(
     """Build the model and its engine and set them to the checkpoint; collective. Nothing is written yet."""
     run_dir = RunDir(Path(config.run.dir))
     tokenizer = rows.prepared.tokenizer
-    built = build_model(config.model, rows.folder, config.data.max_tokens, tokenizer.vocab_size, config.run.seed)
+    built = build_start(config, rows.folder, tokenizer.vocab_size, checkpoint, parallel)
     parallel.check_agreement({name: str(shape) for name, shape, _ in describe_parameters(built.module)})
     validation = build_validation(rows, options.num_rows)
     writer = CheckpointWriter(
@@ -246,6 +253,7 @@ def describe_run(
             f"steps      {plan.num_steps:,} of {plan.rows_per_step} rows "
             f"({plan.steps_per_epoch:,} an epoch, {tokens:,} tokens an epoch)",
             f"model      {config.model.name}, {describe_size(built.module)}, {config.train.precision}",
+            *(f"start      {note}" for note in built.notes),
             f"ranks      {parallel.world_size} x {parallel.device.type}, {parallel.backend}",
             f"run        {config.run.dir}",
             *(f"WARNING    {warning}" for warning in warnings),

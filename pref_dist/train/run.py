@@ -15,6 +15,7 @@ from pref_dist.config.schema import RunConfig
 from pref_dist.data.prepare import write_audit
 from pref_dist.errors import ConfigError
 from pref_dist.files import read_json, remove_unfinished, write_json
+from pref_dist.models.recipe import RECIPE
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.agreement import on_main
 from pref_dist.runtime.checkpoint import list_steps, recover
@@ -88,7 +89,8 @@ def train_among(
     ):
         saved, state = parallel.broadcast(read_run_dir(run_dir, options) if parallel.is_main else (None, {}))
         config = settle_config(config, saved, parallel, options.accept_changes)
-        rows = plan_rows(config, parallel, options.num_rows, options.watch_build)
+        copies = run_dir.model_files if saved else None
+        rows = plan_rows(config, parallel, options.num_rows, options.watch_build, copies)
         checkpoint = None
         if not options.is_anew:
             checkpoint = find_checkpoint(run_dir, rows.identity, rows.plan, parallel, speaker, options.accept_changes)
@@ -132,10 +134,12 @@ def begin(run: Assembled) -> None:
 
 def keep_model_files(folder: Path, run_dir: RunDir) -> None:
     """Copy the model's config and tokenizer, so that the run folder can be used where model.name is not."""
+    if folder == run_dir.model_files:
+        return  # it goes on without model.name
     run_dir.model_files.mkdir(parents=True, exist_ok=True)
     for pattern in ("*.json", "*.txt", "*.model", "*.jinja"):
         for source in folder.glob(pattern):
-            if not source.name.endswith(".index.json"):
+            if not source.name.endswith(".index.json") and source.name != RECIPE:
                 shutil.copyfile(source, run_dir.model_files / source.name)
 
 

@@ -18,7 +18,9 @@ def test_the_version_is_printed():
     assert run("--version").stdout.strip() == f"pref-dist, version {__version__}"
 
 
-@pytest.mark.parametrize("verb", ["sample", "inspect", "prepare", "cache", "train", "evaluate", "predict", "report"])
+@pytest.mark.parametrize(
+    "verb", ["sample", "inspect", "prepare", "cache", "train", "evaluate", "predict", "report", "export"]
+)
 def test_help_of_every_verb_is_quick_and_has_an_example(verb):
     assert f"pref-dist {verb}" in run(verb, "--help").stdout or "Example" in run(verb, "--help").stdout
     start = time.perf_counter()

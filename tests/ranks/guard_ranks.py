@@ -75,14 +75,14 @@ def poison(fault: str, rank: int, first_step: int, last_step: int) -> None:
 
 
 def freeze_embeddings() -> None:
-    build_model = assemble_module.build_model
+    build_start = assemble_module.build_start
 
     def build(*arguments: Any) -> Any:
-        built = build_model(*arguments)
+        built = build_start(*arguments)
         built.module.base_model.embeddings.requires_grad_(False)
         return built
 
-    assemble_module.build_model = build
+    assemble_module.build_start = build
 
 
 def bound_memory(rank: int, most_tokens: int, from_step: int, trains: bool) -> None:

@@ -1,0 +1,114 @@
+"""A trained model for other programs: what `pref_dist.load` returns."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pref_dist.config.schema import Precision, RunConfig
+from pref_dist.data.encode import RowEncoder, TokenizerSpec, load_tokenizer
+from pref_dist.data.given_rows import GivenRows, GivenTable, read_given_rows
+from pref_dist.data.layout import BatchLayout, build_layout
+from pref_dist.errors import ModelError
+from pref_dist.evaluate.infer import build_task, infer_logits
+from pref_dist.evaluate.restore import choose_checkpoint, read_run_config, restore_model
+from pref_dist.labels import NUM_CLASSES
+from pref_dist.metrics import probabilities
+from pref_dist.models.build import build_model
+from pref_dist.models.recipe import RECIPE, read_recipe
+from pref_dist.run_dir import RunDir
+from pref_dist.runtime.engine import InferenceEngine
+from pref_dist.runtime.parallel import Parallel, stand_alone
+from pref_dist.runtime.precision import resolve_precision
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A trained model on one device. Columns of what it returns are A, B, tie; rows are as they were given.
+
+    rows: a DataFrame, or dicts, with prompt, response_a and response_b, each a string or a list of turns. They are
+    rendered, cut and tokenised as in training, and answered in batches of at most `token_budget` tokens.
+    module: the torch model, ready to answer. folder: where its tokenizer lies.
+    """
+
+    module: nn.Module
+    config: RunConfig
+    folder: Path
+    token_budget: int
+    _encoder: RowEncoder
+    _layout: BatchLayout
+    _engine: InferenceEngine
+    _parallel: Parallel
+
+    def predict(self, rows: GivenRows) -> NDArray[np.float64]:
+        """Return the probabilities (R, 3) of A, B and tie; every row sums to 1. Raises DataError as `logits`."""
+        logits = self.logits(rows)
+        return probabilities(logits.astype(np.float64)) if len(logits) else np.empty((0, NUM_CLASSES))
+
+    def logits(self, rows: GivenRows) -> NDArray[np.float32 | np.float64]:
+        """Return the logits (R, 3) of A, B and tie.
+
+        Raises DataError, naming the first ones, if rows cannot be read; PlanError if one exceeds `token_budget`.
+        """
+        given = read_given_rows(rows)
+        if not given:
+            return np.empty((0, NUM_CLASSES), dtype=np.float32)
+        table = GivenTable(self._encoder.encode(given))
+        task = build_task(table, np.arange(len(table), dtype=np.int64), self._layout, self.token_budget)
+        return infer_logits(task, self._engine.forward, self._parallel)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer as transformers has it."""
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(str(self.folder), trust_remote_code=False, local_files_only=True)
+
+
+def load_model(
+    folder: Path,
+    device: str | torch.device | None = None,
+    precision: Precision | None = None,
+    token_budget: int | None = None,
+    checkpoint: str | None = None,
+) -> LoadedModel:
+    """Open an exported folder or a run folder; see `pref_dist.load`."""
+    parallel = stand_alone(device)
+    with torch.random.fork_rng(devices=[]):  # building draws numbers, and the caller's stay as they are
+        module, config, tokens, home = open_weights(folder, checkpoint)
+    in_use = resolve_precision(precision or config.train.precision, parallel.device)
+    engine = parallel.build_inference_engine(module, in_use, config.parallel.timeout_seconds)
+    data, layout = config.data, build_layout(config, tokens)
+    encoder = RowEncoder(tokens, data.max_tokens, data.template, data.truncation, data.clean)
+    budget = token_budget or max(config.evaluate.token_budget, layout.num_sequences * data.max_tokens)
+    return LoadedModel(module, config, home, budget, encoder, layout, engine, parallel)
+
+
+def open_weights(folder: Path, checkpoint: str | None) -> tuple[nn.Module, RunConfig, TokenizerSpec, Path]:
+    """Return model, settings, tokenizer and the folder in which that lies."""
+    run_dir = RunDir(folder)
+    config = read_recipe(folder)
+    if config is None and run_dir.config.is_file():
+        settings = read_run_config(run_dir, ())
+        module, tokens = restore_model(settings, run_dir, choose_checkpoint(run_dir, checkpoint))
+        return module, settings, tokens, run_dir.model_files
+    if config is None:
+        raise ModelError(
+            f"{folder} is neither an exported model (it has no {RECIPE}) nor a run folder (it has no config.yaml). "
+            "Name what `pref-dist export RUN OUT` has written, or a run folder."
+        )
+    if checkpoint is not None:
+        raise ModelError(f"{folder} is an exported model, which holds one step; checkpoint={checkpoint} is for runs.")
+    tokens = load_tokenizer(folder)
+    built = build_model(config.model, folder, config.data.max_tokens, tokens.vocab_size, seed=0)
+    if built.new_names:
+        raise ModelError(
+            f"The weights in {folder} lack {len(built.new_names)} parameters (first: {built.new_names[0]}). Copy the "
+            "folder again, or export the run again."
+        )
+    return built.module, config, tokens, folder

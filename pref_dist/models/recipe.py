@@ -1,0 +1,84 @@
+"""`pref_dist.json`: what weights need to be used as in their run: the model's parts, and how rows become tokens."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pref_dist import __version__
+from pref_dist.config.load import build_config
+from pref_dist.config.model_section import Head, ModelKind, ModelSection, Pooling
+from pref_dist.config.schema import RunConfig
+from pref_dist.errors import CheckpointError, ConfigError, ModelError
+from pref_dist.files import read_json
+from pref_dist.labels import CLASSES
+
+RECIPE = "pref_dist.json"
+FORMAT_VERSION = 1
+
+# Where weights come from and how they were trained; the exported ones are whole.
+NOT_OF_THE_MODEL = {"name", "from_scratch", "new_head", "lora"}
+# How a row becomes tokens.
+OF_TOKENS = {"template", "clean", "max_tokens", "truncation"}
+
+
+class Parts(NamedTuple):
+    """What decides which weights a model's head has."""
+
+    kind: ModelKind
+    pooling: Pooling
+    head: Head
+    has_lengths: bool
+
+    @staticmethod
+    def of(settings: ModelSection) -> "Parts":
+        return Parts(settings.kind, settings.pooling, settings.head, settings.length_features)
+
+    @property
+    def are_of_transformers(self) -> bool:
+        """Whether pooling and head are those of the model's own class, and not ours."""
+        return self == ("joint", "cls", "default", False)
+
+    def __str__(self) -> str:
+        lengths = " with length features" if self.has_lengths else ""
+        return f"kind {self.kind}, pooling {self.pooling}, head {self.head}{lengths}"
+
+
+def describe_recipe(config: RunConfig, step: int) -> dict[str, Any]:
+    """Return the content of `pref_dist.json` for the weights of a run's step; no path in it."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "pref_dist": __version__,
+        "step": step,
+        "classes": list(CLASSES),
+        "precision": config.train.precision,
+        "model": config.model.model_dump(exclude=NOT_OF_THE_MODEL),
+        "data": config.data.model_dump(include=OF_TOKENS),
+    }
+
+
+def read_recipe(folder: Path) -> RunConfig | None:
+    """Return the settings that an exported folder goes with, or None if it is none.
+
+    model.name is the folder itself. Raises ModelError if `pref_dist.json` is damaged, or of another version.
+    """
+    path = folder / RECIPE
+    if not path.is_file():
+        return None
+    try:
+        values = read_json(path)
+        version, writer = values["format_version"], values["pref_dist"]
+        sections = {
+            "model": {**values["model"], "name": str(folder)},
+            "data": values["data"],
+            "train": {"precision": values["precision"]},
+        }
+    except (CheckpointError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} is damaged ({error}). Export the run again.") from error
+    if version != FORMAT_VERSION or values.get("classes") != list(CLASSES):
+        raise ModelError(
+            f"{path} has format {version}, written by pref_dist {writer}; this is {__version__}, which reads format "
+            f"{FORMAT_VERSION}. Install that version, or export the run again with this one."
+        )
+    try:
+        return build_config(sections, where=str(path))
+    except ConfigError as error:
+        raise ModelError(f"{error}\nIt was written by pref_dist {writer}, and this is {__version__}.") from error
