@@ -71,10 +71,10 @@ def build_model(
     own = build_own(module, settings, seed)
     if own is not None:
         module = own
-        is_new = held is None or not fill_head(own, held, settings, folder)
-        missing = sorted(
-            {name for name in missing if name in dict(own.named_parameters())} | (own.new_names() if is_new else set())
-        )
+        # The class's own head, which ours replaces, may have had the same names.
+        lost = {name for name, _ in own.named_parameters() if name in missing} - own.new_names()
+        is_filled = held is not None and fill_head(own, held, settings, folder)
+        missing = sorted(lost if is_filled else lost | own.new_names())
     head_names = find_head_names(module)
     check_new_parameters(missing, head_names, settings, folder)
     notes = note_start(settings, folder, held, head_names, missing)

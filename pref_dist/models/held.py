@@ -58,7 +58,7 @@ def read_tensors(folder: Path, names: Collection[str] | None = None) -> dict[str
                 wanted = [name for name in file.keys() if names is None or name in names]  # noqa: SIM118
                 tensors |= {name: file.get_tensor(name).clone() for name in wanted}
         except (OSError, SafetensorError) as error:
-            raise ModelError(f"{path} cannot be read: {error}. Copy or download the folder again.") from error
+            raise ModelError(f"{path} is damaged ({error}). Copy or download the folder again.") from error
     return tensors
 
 

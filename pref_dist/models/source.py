@@ -34,6 +34,11 @@ def find_model_folder(name: str) -> Path:
         check_best(run_dir, name)
         return run_dir.model_files
     if path.is_dir():
+        if (path / "config.yaml").is_file():
+            raise ModelError(
+                f"model.name={name} is a run folder without a model: of folds, or of a run that has not begun. Name the "
+                f"folder of one run, such as {name}/fold_0."
+            )
         if not (path / "config.json").is_file():
             raise ModelError(f"model.name={name}: the folder has no config.json, so it is not a transformers model.")
         return path
