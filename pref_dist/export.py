@@ -30,6 +30,8 @@ TOKENIZER_FILES = (
     "chat_template*",
 )  # fmt: skip
 
+LARGEST_FILE_BYTES = 5 * 10**9
+
 
 @dataclass(frozen=True)
 class ExportResult:
@@ -109,23 +111,22 @@ def write_folder(folder: Path, config: RunConfig, run_dir: RunDir, found: Checkp
         path.chmod(card.stat().st_mode)  # safetensors lets nobody else read what it writes
 
 
-def write_weights(folder: Path, module: nn.Module) -> None:
+def write_weights(folder: Path, module: nn.Module, max_bytes: int = LARGEST_FILE_BYTES) -> None:
     """Write config.json and model.safetensors (several files where it is large); names are transformers' own.
 
     A head of ours lies beside the encoder under its own names. Then the config is the encoder's: no class of
-    transformers takes the head for its own.
+    transformers takes the head for its own. Not by `save_pretrained`, which would import DeepSpeed.
     """
     from huggingface_hub import save_torch_state_dict
     from transformers import PreTrainedModel
 
-    if isinstance(module, PreTrainedModel):
-        module.save_pretrained(folder)
-        return
-    encoder: Any = module.get_submodule(str(module.base_model_prefix))
-    config = encoder.config
-    config.architectures = [type(encoder).__name__]
+    is_theirs = isinstance(module, PreTrainedModel)
+    described: Any = module if is_theirs else module.get_submodule(str(module.base_model_prefix))
+    config = described.config
+    config.architectures = [type(described).__name__]
+    config.dtype = next(module.parameters()).dtype
     config.save_pretrained(folder)
-    save_torch_state_dict(module.state_dict(), folder)
+    save_torch_state_dict(module.state_dict(), folder, max_shard_size=max_bytes)
 
 
 def name_loader(config: RunConfig) -> str:

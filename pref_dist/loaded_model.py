@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pref_dist.config.schema import Precision, RunConfig
+from pref_dist.config.load import with_values
+from pref_dist.config.schema import RunConfig
+from pref_dist.config.train_section import Precision
 from pref_dist.data.encode import RowEncoder, TokenizerSpec, load_tokenizer
 from pref_dist.data.given_rows import GivenRows, GivenTable, read_given_rows
 from pref_dist.data.layout import BatchLayout, build_layout
@@ -79,29 +81,36 @@ def load_model(
 ) -> LoadedModel:
     """Open an exported folder or a run folder; see `pref_dist.load`."""
     parallel = stand_alone(device)
+    run_dir, config = RunDir(folder), read_settings(folder, precision)
+    is_export = config.model.name == str(folder)
     with torch.random.fork_rng(devices=[]):  # building draws numbers, and the caller's stay as they are
-        module, config, tokens, home = open_weights(folder, checkpoint)
-    in_use = resolve_precision(precision or config.train.precision, parallel.device)
+        if is_export:
+            module, tokens = open_export(config, folder, checkpoint)
+        else:
+            module, tokens = restore_model(config, run_dir, choose_checkpoint(run_dir, checkpoint), parallel)
+    in_use = resolve_precision(config.train.precision, parallel.device)
     engine = parallel.build_inference_engine(module, in_use, config.parallel.timeout_seconds)
     data, layout = config.data, build_layout(config, tokens)
     encoder = RowEncoder(tokens, data.max_tokens, data.template, data.truncation, data.clean)
     budget = token_budget or max(config.evaluate.token_budget, layout.num_sequences * data.max_tokens)
+    home = folder if is_export else run_dir.model_files
     return LoadedModel(module, config, home, budget, encoder, layout, engine, parallel)
 
 
-def open_weights(folder: Path, checkpoint: str | None) -> tuple[nn.Module, RunConfig, TokenizerSpec, Path]:
-    """Return model, settings, tokenizer and the folder in which that lies."""
-    run_dir = RunDir(folder)
+def read_settings(folder: Path, precision: Precision | None) -> RunConfig:
+    """Return the settings of an export, whose model.name is the folder itself, or of a run. Raises ModelError."""
     config = read_recipe(folder)
-    if config is None and run_dir.config.is_file():
-        settings = read_run_config(run_dir, ())
-        module, tokens = restore_model(settings, run_dir, choose_checkpoint(run_dir, checkpoint))
-        return module, settings, tokens, run_dir.model_files
-    if config is None:
+    if config is None and not RunDir(folder).config.is_file():
         raise ModelError(
             f"{folder} is neither an exported model (it has no {RECIPE}) nor a run folder (it has no config.yaml). "
             "Name what `pref-dist export RUN OUT` has written, or a run folder."
         )
+    config = config or read_run_config(RunDir(folder), ())
+    return config if precision is None else with_values(config, train__precision=precision)
+
+
+def open_export(config: RunConfig, folder: Path, checkpoint: str | None) -> tuple[nn.Module, TokenizerSpec]:
+    """Return the model of an exported folder, on the host, and its tokenizer. Raises ModelError."""
     if checkpoint is not None:
         raise ModelError(f"{folder} is an exported model, which holds one step; checkpoint={checkpoint} is for runs.")
     tokens = load_tokenizer(folder)
@@ -111,4 +120,4 @@ def open_weights(folder: Path, checkpoint: str | None) -> tuple[nn.Module, RunCo
             f"The weights in {folder} lack {len(built.new_names)} parameters (first: {built.new_names[0]}). Copy the "
             "folder again, or export the run again."
         )
-    return built.module, config, tokens, folder
+    return built.module, tokens

@@ -48,7 +48,7 @@ def explain_config(settings: ModelSection, folder: Path, error: Exception) -> st
     except (OSError, ValueError) as damage:
         return f"model.name={settings.name}: {path} is damaged ({damage}). Copy or download the folder again."
     model_type = values.get("model_type") if isinstance(values, dict) else None
-    reason = str(error).strip().split("\n")[0]
+    reason = str(error).strip().split("\n")[0].rstrip(".")
     if model_type is None:
         return (
             f"model.name={settings.name}: {path} names no model_type, so it is not a transformers model's ({reason}). "

@@ -36,8 +36,8 @@ def find_model_folder(name: str) -> Path:
     if path.is_dir():
         if (path / "config.yaml").is_file():
             raise ModelError(
-                f"model.name={name} is a run folder without a model: of folds, or of a run that has not begun. Name the "
-                f"folder of one run, such as {name}/fold_0."
+                f"model.name={name} is a run folder without a model: of folds, or of a run that has not begun. Name "
+                f"one run's folder, such as {name}/fold_0."
             )
         if not (path / "config.json").is_file():
             raise ModelError(f"model.name={name}: the folder has no config.json, so it is not a transformers model.")
