@@ -104,6 +104,8 @@ def write_folder(folder: Path, config: RunConfig, run_dir: RunDir, found: Checkp
     for pattern in TOKENIZER_FILES:
         for source in run_dir.model_files.glob(pattern):
             shutil.copyfile(source, folder / source.name)
+    if run_dir.trained_rows.is_file():  # so that a run that starts from here knows its rows, too
+        shutil.copyfile(run_dir.trained_rows, RunDir(folder).trained_rows)
     write_json(folder / RECIPE, describe_recipe(config, found.step))
     card = folder / "README.md"
     write_text(card, render_card(config, run_dir, found, count_parameters(module), name_loader(config)))

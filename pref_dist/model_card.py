@@ -83,6 +83,9 @@ def render_data(config: RunConfig, found: Checkpoint) -> str:
         f"- which rows are held out: `{identity['valid']}`",
         f"- order of the rows: `{identity['plan']}`",
         f"- tokenizer: `{identity['tokenizer']}`",
+        "",
+        "trained_rows.parquet holds hashes of the rows that it has learnt from, so that nobody takes its answers to "
+        "them for those to unknown rows.",
     ]
     return "\n".join(lines)
 

@@ -12,6 +12,7 @@ import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import pref_dist
+from pref_dist.data.leaks import TrainedRows
 from pref_dist.errors import CheckpointError, ConfigError, ParallelError
 from pref_dist.export import export, write_weights
 from pref_dist.models.build import build_model
@@ -58,6 +59,7 @@ def test_transformers_alone_gives_the_runs_logits(run_dir, out, sample_dir):
 def test_the_folder_holds_what_a_hub_model_holds_and_others_may_read_it(out):
     assert {path.name for path in out.iterdir()} == {
         "README.md", "config.json", "model.safetensors", "pref_dist.json", "tokenizer.json", "tokenizer_config.json",
+        "trained_rows.parquet",
     }  # fmt: skip
     modes = {stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()}
     assert len(modes) == 1
@@ -165,3 +167,6 @@ def test_the_verb_prints_json_and_an_export_serves_as_model_name(run_dir, tmp_pa
     test = sample_dir / "test.csv"
     assert abs(infer_file(second, test) - infer_file(run_dir, test)).max() < 1e-6
     assert not (second / "model" / "pref_dist.json").exists()
+    # Rows that the first run has learnt from are known to the second, wherever it got the weights from.
+    trained = TrainedRows.read(run_dir / "trained_rows.parquet")
+    assert TrainedRows.read(second / "trained_rows.parquet").were_seen(trained.groups, trained.pairs).all()

@@ -85,11 +85,11 @@ class TrainedRows:
 def gather_trained_rows(config: RunConfig, table: TokenTable, rows: Rows, goes_on: bool = False) -> TrainedRows:
     """Return what a model will have learnt from after training on `rows`: these, and those before.
 
-    Before are those of the run that `model.name` starts from and, where this run goes on (perhaps with
+    Before are those of the run (or its export) that `model.name` starts from and, where this run goes on (perhaps with
     other rows, by --accept-changes), its own. Raises CheckpointError if such a file is damaged.
     """
     trained = TrainedRows.of(table.groups[rows], table.pairs[rows], config.data.split)
-    before = [RunDir(Path(config.model.name)).trained_rows]
+    before = [RunDir(Path(config.model.name).expanduser()).trained_rows]
     if goes_on:
         before.append(RunDir(Path(config.run.dir)).trained_rows)
     for path in before:

@@ -151,6 +151,32 @@ def test_padding_does_not_change_a_rows_logits(folder, pooling):
     torch.testing.assert_close(short, padded, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("head", ["default", "two_layer"])
+@pytest.mark.parametrize("pooled", ["cls", "mean", "last", "segments"])
+def test_a_rows_logits_do_not_depend_on_its_batch_mates(folder, pooled, head):
+    module = build(folder, pooling=pooled, head=head).module.eval()
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():  # a head that starts near 0 would hide what differs
+        for name, parameter in module.named_parameters():
+            if not name.startswith(module.base_model_prefix):
+                parameter.normal_(std=0.3, generator=generator)
+    lengths, width = (9, 4, 17), 17
+    ids = torch.randint(5, 100, (3, width), generator=generator)
+    # Whatever stands where a row is padded, its own tokens included: some tokenizers pad with one that rows hold.
+    mask = (torch.arange(width) < torch.tensor(lengths).unsqueeze(1)).long()
+    ends = torch.tensor([[length // 3, 2 * length // 3, length] for length in lengths])
+
+    def run(rows, width):
+        more = {"segment_ends": ends[rows]} if pooled == "segments" else {}
+        with torch.no_grad():
+            return module(input_ids=ids[rows, :width], attention_mask=mask[rows, :width], **more).logits
+
+    together = run([0, 1, 2], width)
+    assert (together.max(dim=0).values - together.min(dim=0).values).min() > 1e-2
+    for row, length in enumerate(lengths):
+        torch.testing.assert_close(run([row], length), together[[row]], rtol=0, atol=1e-5)
+
+
 def test_segment_means_are_means_over_the_segments_own_tokens():
     hidden = torch.randn(2, 7, 4, dtype=torch.float64)
     mask = torch.tensor([[1] * 7, [1] * 5 + [0] * 2])
