@@ -4,7 +4,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pref_dist.config.schema import Precision
+    from pref_dist.config.train_section import Precision
     from pref_dist.loaded_model import LoadedModel
 
 __version__ = "0.1.0.dev0"

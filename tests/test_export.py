@@ -1,6 +1,7 @@
 """`pref-dist export`: a folder that stands by itself, and says what it is."""
 
 import json
+import shutil
 import stat
 import subprocess
 import sys
@@ -124,17 +125,20 @@ def test_a_folder_with_files_in_it_is_left_alone(run_dir, tmp_path):
     assert export(run_dir, tmp_path / "empty").out.is_dir()
 
 
-def test_an_export_that_fails_leaves_nothing(run_dir, tmp_path):
-    # One byte of the tokenizer is another: the checkpoint was not trained with it.
-    path = run_dir / "model" / "tokenizer.json"
-    content = path.read_text()
-    path.write_text(content.replace("[MASK]", "[MUSK]"))
-    try:
-        with pytest.raises(CheckpointError, match="is not the one that"):
-            export(run_dir, tmp_path / "out")
-    finally:
-        path.write_text(content)
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("model/tokenizer.json", "[MASK]", "[MUSK]", "is not the one that"),
+        ("metrics.json", "{", "[", "metrics.json cannot be read"),  # for the card, when the weights are written
+    ],
+)
+def test_an_export_that_fails_leaves_nothing(run_dir, tmp_path, name, old, new, message):
+    broken = tmp_path / "run"
+    shutil.copytree(run_dir, broken)
+    (broken / name).write_text((broken / name).read_text().replace(old, new))
+    with pytest.raises(CheckpointError, match=message):
+        export(broken, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_several_ranks_are_refused(run_dir, tmp_path, monkeypatch):

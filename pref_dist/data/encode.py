@@ -71,14 +71,24 @@ def build_spec(path: Path, loaded: Any) -> TokenizerSpec:
     sep_id = first_known(loaded.sep_token_id, loaded.eos_token_id)
     chat = read_chat_texts(loaded)
     if sep_id is None and chat is None:
-        raise ModelError(f"The tokenizer in {path} has neither a sep_token nor an eos_token. Set one of them.")
+        raise ModelError(
+            f"The tokenizer in {path} has neither a sep_token nor an eos_token. Set one of them in its "
+            "tokenizer_config.json (and cls_token or bos_token, if it has one)."
+        )
     pad_id = first_known(loaded.pad_token_id, sep_id)
     if pad_id is None:
         raise ModelError(f"The tokenizer in {path} has no pad_token, sep_token or eos_token. Set its pad_token.")
     text = str(backend.to_str())
     deciding = [text, cls_id, sep_id] if chat is None else [text, cls_id, sep_id, *chat]
     digest = hashlib.sha256(json.dumps(deciding).encode("utf-8")).hexdigest()
-    vocab_size = 1 + max(backend.get_vocab(with_added_tokens=True).values())
+    vocabulary = backend.get_vocab(with_added_tokens=True)
+    if vocabulary.keys() <= set(loaded.all_special_tokens):
+        # transformers makes one without a vocabulary where there are no files: every word would be unknown.
+        raise ModelError(
+            f"The tokenizer in {path} knows no word, only {len(vocabulary)} special tokens: its files are missing. "
+            "Copy tokenizer.json and tokenizer_config.json into the folder, from the model that its weights come from."
+        )
+    vocab_size = 1 + max(vocabulary.values())
     return TokenizerSpec(text, cls_id, sep_id, pad_id, vocab_size, digest, chat)
 
 
