@@ -88,6 +88,17 @@ def test_a_file_that_does_not_know_its_rows_is_refused(prepared, tmp_path):
         find_teacher(settings(path), prepared)
 
 
+def test_held_out_rows_that_have_shaped_the_teachers_of_other_folds_are_counted_and_said(prepared, tmp_path):
+    table, num_rows = prepared.train_table, len(prepared.train_table)
+    origin = Origin(table.groups, table.pairs, table.is_mirrored, np.ones(num_rows, np.bool_))
+    rows = RowLogits(table.ids.to_pylist(), np.zeros((num_rows, 3)), table.targets, origin)
+    for notes, expected in (({}, 0), ({"num_folds": "3", "members": "2"}, len(prepared.valid_rows))):
+        write_logits(tmp_path / "all.parquet", dataclasses.replace(rows, notes=notes))
+        teacher = find_teacher(settings(tmp_path / "all.parquet"), prepared)
+        assert teacher.num_taught_by_held_out == expected
+        assert [text.startswith(f"{expected} held-out rows") for text in teacher.warnings] == [True] * bool(expected)
+
+
 def test_the_loss_is_hintons():
     generator = torch.Generator().manual_seed(1)
     logits, teacher = torch.randn(2, 5, 3, generator=generator, dtype=torch.float64)
