@@ -15,7 +15,7 @@ from typing import Any
 from pref_dist.config.load import load_config
 from pref_dist.config.model_section import ModelSection
 from pref_dist.config.schema import RunConfig
-from pref_dist.models.build import read_model_config
+from pref_dist.models.model_config import read_model_config
 from tests.recipes.families import FAMILIES
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

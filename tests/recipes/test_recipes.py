@@ -12,7 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
+import pref_dist
 from pref_dist.config.load import load_config
+from pref_dist.evaluate.restore import read_run_config
+from pref_dist.export import export
+from pref_dist.run_dir import RunDir
 from pref_dist.submission import read_probabilities
 from tests.ranks.launch_ranks import REPO_ROOT, check_ranks_succeeded, run_ranks
 from tests.ranks.run_verb import launch_env, read_losses
@@ -94,3 +98,14 @@ def test_a_recipe_predicts_every_row(trained, recipe, sample_dir):
     chances = read_probabilities(Path(trained[recipe]["out"]))
     assert list(chances.index) == list(pd.read_csv(sample_dir / "test.csv", dtype={"id": str})["id"])
     np.testing.assert_allclose(chances.sum(axis=1), 1.0, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("recipe", BACKENDS)
+def test_an_exported_recipe_answers_as_its_run_did(trained, recipe, sample_dir):
+    run_dir = Path(trained[recipe]["stopped"])
+    result = export(run_dir, run_dir.parent / "exported")
+    found = pref_dist.load(result.out).predict(pd.read_csv(sample_dir / "test.csv"))
+    # Adapters were merged into weights that bf16 rounds; fp16 rounds on other kinds of CPU otherwise.
+    narrow = read_run_config(RunDir(run_dir), ()).train.precision != "fp32"
+    wanted = read_probabilities(Path(trained[recipe]["out"])).to_numpy()
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-2 if narrow else 1e-6)
