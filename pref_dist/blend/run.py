@@ -65,7 +65,7 @@ def blend(roots: Sequence[Path], out: Path, options: BlendOptions | None = None)
     parallel.stop()
     summary = summarise(members, judgement)
     if parallel.is_main:
-        blended = describe_blend(rows, judgement.pool.log_chances(chances), len(members))
+        blended = describe_blend(members, judgement.pool.log_chances(chances))
         write_blend(RunDir(out), summary, blended, predicted)
     return BlendResult(out, summary, predicted, parallel.is_main)
 
@@ -119,9 +119,12 @@ def check_same_ids(parts: Sequence[Completed], members: Sequence[Member]) -> Non
             )
 
 
-def describe_blend(rows: RowLogits, log_chances: Array, num_members: int) -> RowLogits:
+def describe_blend(members: Sequence[Member], log_chances: Array) -> RowLogits:
     """Return the blended probabilities of the members' rows as logits; a student can be distilled from them."""
-    return RowLogits(rows.row_ids, log_chances, rows.targets, rows.known_origin(), notes={"members": str(num_members)})
+    rows, notes = members[0].rows, {"members": str(len(members))}
+    if any(member.kind == "folds" for member in members):
+        notes["num_folds"] = str(max(len(member.runs) for member in members))
+    return RowLogits(rows.row_ids, log_chances, rows.targets, rows.known_origin(), notes=notes)
 
 
 def summarise(members: Sequence[Member], judgement: Judgement) -> dict[str, Any]:

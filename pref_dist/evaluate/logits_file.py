@@ -63,6 +63,11 @@ class RowLogits:
     def __len__(self) -> int:
         return len(self.logits)
 
+    @property
+    def is_of_folds(self) -> bool:
+        """Whether these are of models that have learnt from each other's rows: of folds, or of a blend with some."""
+        return "num_folds" in self.notes
+
     def known_origin(self) -> Origin:
         """Return the origin. Raises DataError, which names the columns, if the file does not tell it whole."""
         missing = [] if self.origin is not None else ["group", "pair", "is_mirrored"]

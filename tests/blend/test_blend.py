@@ -106,6 +106,7 @@ def test_the_blended_logits_are_the_logs_of_the_blended_probabilities_of_rows_ne
     expected = pool.log_chances(np.stack([probabilities(member.logits) for member in members]))
     assert np.abs(probabilities(found.logits) - np.exp(expected)).max() < 1e-12
     assert found.row_ids == members[0].row_ids
+    assert found.is_of_folds, "a student must know that the members have learnt from each other's rows"
     assert found.check_held_out().pairs.tolist() == members[0].origin.pairs.tolist()
     assert abs(score_logits(found.logits, found.targets)["log_loss"] - summary["fitted"]["log_loss"]) < 1e-12
 

@@ -67,14 +67,6 @@ def test_logits_of_a_row_in_the_other_order_change_places(prepared, teacher_file
     assert np.array_equal(found, logits[:, [1, 0, 2]])
 
 
-def test_held_out_rows_among_the_teachers_rows_are_told_of(prepared, teacher_file, tmp_path):
-    path, _ = teacher_file()
-    assert find_teacher(settings(path), prepared).warnings == []
-    swapped_sides = dataclasses.replace(prepared, valid_table=prepared.train_table, valid_rows=prepared.train_rows[:7])
-    (warning,) = find_teacher(settings(path), swapped_sides).warnings
-    assert warning.startswith("7 held-out rows stand in train.distill.logits")
-
-
 def test_a_row_that_the_teacher_has_learnt_from_is_refused(prepared, teacher_file):
     held_out = np.ones(len(prepared.train_rows), np.bool_)
     held_out[[3, 5]] = False
@@ -94,6 +86,17 @@ def test_a_file_that_does_not_know_its_rows_is_refused(prepared, tmp_path):
     write_logits(path, RowLogits(["1"], np.zeros((1, 3)), None))
     with pytest.raises(DataError, match="lacks the columns group, pair, is_mirrored, held_out"):
         find_teacher(settings(path), prepared)
+
+
+def test_held_out_rows_that_have_shaped_the_teachers_of_other_folds_are_counted_and_said(prepared, tmp_path):
+    table, num_rows = prepared.train_table, len(prepared.train_table)
+    origin = Origin(table.groups, table.pairs, table.is_mirrored, np.ones(num_rows, np.bool_))
+    rows = RowLogits(table.ids.to_pylist(), np.zeros((num_rows, 3)), table.targets, origin)
+    for notes, expected in (({}, 0), ({"num_folds": "3", "members": "2"}, len(prepared.valid_rows))):
+        write_logits(tmp_path / "all.parquet", dataclasses.replace(rows, notes=notes))
+        teacher = find_teacher(settings(tmp_path / "all.parquet"), prepared)
+        assert teacher.num_taught_by_held_out == expected
+        assert [text.startswith(f"{expected} held-out rows") for text in teacher.warnings] == [True] * bool(expected)
 
 
 def test_the_loss_is_hintons():
