@@ -105,8 +105,8 @@ class GivenTable:
         return self._encoded.lengths.astype(np.int32)
 
     @property
-    def full_lengths(self) -> NDArray[np.int32]:
-        return self._encoded.full_lengths
+    def surface(self) -> NDArray[np.float32]:
+        return self._encoded.surface
 
     @property
     def segment_ends(self) -> NDArray[np.int32]:

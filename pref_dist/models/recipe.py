@@ -26,15 +26,15 @@ class Parts(NamedTuple):
     kind: ModelKind
     pooling: Pooling
     head: Head
-    has_lengths: bool
+    has_surface: bool
 
     @staticmethod
     def of(settings: ModelSection) -> "Parts":
-        return Parts(settings.kind, settings.pooling, settings.head, settings.length_features)
+        return Parts(settings.kind, settings.pooling, settings.head, settings.surface_features)
 
     def __str__(self) -> str:
-        lengths = ", length_features" if self.has_lengths else ""
-        return f"kind {self.kind}, pooling {self.pooling}, head {self.head}{lengths}"
+        surface = ", surface_features" if self.has_surface else ""
+        return f"kind {self.kind}, pooling {self.pooling}, head {self.head}{surface}"
 
 
 def describe_recipe(config: RunConfig, step: int) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def inside(module: nn.Module, names: list[str]) -> list[str]:
 def uses_own_head(settings: ModelSection) -> bool:
     """Whether pooling and head are ours, and not those of the model's own class."""
     is_of_the_class = settings.kind == "joint" and settings.pooling == "cls" and settings.head == "default"
-    return settings.length_features or not is_of_the_class
+    return settings.surface_features or not is_of_the_class
 
 
 def find_head_names(module: nn.Module) -> tuple[str, ...]:

@@ -96,20 +96,20 @@ def student(recipe: Callable[[Scene], None]) -> Callable[[Scene], None]:
 
 
 ANTISYMMETRIC: Settings = ("model.kind=siamese", "model.head=antisymmetric")
-# The head's rate is for the lengths, which come to it as plain numbers.
-LENGTHS: Settings = ("model.length_features=true", "train.head_learning_rate=2e-3")
+# The head's rate is for what comes to it as plain numbers.
+SURFACE: Settings = ("model.surface_features=true", "train.head_learning_rate=5e-3")
 
 RECIPES: dict[str, Callable[[Scene], None]] = {
     "joint_cls": single(),
     "joint": single(*SEGMENTS),
     "joint_smoothing": single(*SEGMENTS, "train.label_smoothing=0.1"),
     "joint_paired": single(*SEGMENTS, "train.swap=paired"),
-    "joint_lengths": single(*SEGMENTS, *LENGTHS),
+    "joint_surface": single(*SEGMENTS, *SURFACE),
     "siamese_concat": siamese("concat"),
     "siamese_concat_paired": siamese("concat", "train.swap=paired"),
     "siamese_antisymmetric": siamese("antisymmetric"),
-    "lengths": siamese("antisymmetric", *LENGTHS),
-    "second_stage": second_stage(siamese("antisymmetric", *LENGTHS)),
-    "blend": folds(*ANTISYMMETRIC, *LENGTHS),
-    "student": student(siamese("antisymmetric", *LENGTHS)),
+    "surface": siamese("antisymmetric", *SURFACE),
+    "second_stage": second_stage(siamese("antisymmetric", *SURFACE)),
+    "blend": folds(*ANTISYMMETRIC, *SURFACE),
+    "student": student(siamese("antisymmetric", *SURFACE)),
 }
