@@ -86,7 +86,9 @@ def apply_override(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from error
     section: Any = values
     for depth, name in enumerate(names[:-1], start=1):
-        section = section.setdefault(name, {})
+        if section.get(name) is None:  # an optional section may stand there as null
+            section[name] = {}
+        section = section[name]
         if not isinstance(section, dict):
             raise ConfigError(f"--set {override}: '{'.'.join(names[:depth])}' is not a section in the run config.")
     section[names[-1]] = value

@@ -12,7 +12,7 @@ from typing import Any
 
 from pref_dist.config.schema import DataSection, RunConfig
 from pref_dist.data.cache_build import BuildJob, BuildWatch, build_entry
-from pref_dist.data.cache_entry import check_entry, digest_json
+from pref_dist.data.cache_entry import LAYOUT_KEY, check_entry, digest_json
 from pref_dist.data.cache_lock import hold_lock
 from pref_dist.data.data_files import COMPRESSIONS, SETTINGS, find_files, kind_of
 from pref_dist.data.encode import RowEncoder, TokenizerSpec
@@ -23,8 +23,10 @@ from pref_dist.errors import DataError
 from pref_dist.files import digest_file
 from pref_dist.findings import Policies
 
-# Raise it with every change of the tokens or the layout: old entries are then never found again.
-SCHEMA_VERSION = 5
+# Raise it with every change of the tokens: old entries are then never found again, and old runs do not go on.
+SCHEMA_VERSION = 4
+# Raise it with every change of what else an entry holds: entries are built anew, and runs go on with them.
+LAYOUT_VERSION = 2
 
 
 def default_cache_dir(config: RunConfig) -> Path:
@@ -95,6 +97,7 @@ def describe_key(request: SourceRequest, data: DataSection, tokenizer: Tokenizer
     """Return all that decides the content of an entry. Raises DataError if the source cannot be read."""
     key_parts = {
         "schema_version": SCHEMA_VERSION,
+        LAYOUT_KEY: LAYOUT_VERSION,
         "files": digest_files(find_files(request.path)),
         "format": request.format,
         "policies": Policies(data.bad_rows, data.checks).of_rows(),

@@ -14,6 +14,7 @@ from pref_dist.files import describe_file
 MANIFEST = "manifest.json"
 SET_ASIDE = "set_aside.jsonl"
 TRUNCATION = "truncation.json"
+LAYOUT_KEY = "layout_version"  # of the parts of a key, the one that says nothing of the tokens
 
 
 def check_entry(folder: Path) -> dict[str, Any]:
@@ -53,6 +54,11 @@ def check_sizes(folder: Path, manifest: dict[str, Any]) -> None:
         if path.stat().st_size != written["bytes"]:
             what = f"has {path.stat().st_size:,} bytes instead of {written['bytes']:,}"
             raise DataError(explain_damage(folder, name, what))
+
+
+def digest_tokens(manifest: dict[str, Any]) -> str:
+    """Return what names an entry's tokens, whatever else it holds: runs are bound to it."""
+    return digest_json({name: part for name, part in manifest["key_parts"].items() if name != LAYOUT_KEY})
 
 
 def explain_damage(folder: Path, name: str, what: str) -> str:

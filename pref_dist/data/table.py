@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pref_dist.data.cache_entry import SET_ASIDE, TRUNCATION, check_sizes, read_manifest
+from pref_dist.data.cache_entry import SET_ASIDE, TRUNCATION, check_sizes, digest_tokens, read_manifest
 from pref_dist.data.data_files import find_files
 from pref_dist.data.ingest import SourceRequest
 from pref_dist.data.shards import map_batches, read_vectors
@@ -33,7 +33,7 @@ class TokenTable:
         check_sizes(folder, self.manifest)
         self.folder = folder
         self.request = request  # what was opened; the entry itself does not know its source's name
-        self.digest = folder.name
+        self.digest = digest_tokens(self.manifest)
         self.build_seconds = build_seconds  # None: it was there, or another process built it
         self.is_labelled: bool = self.manifest["is_labelled"]
         self.has_soft_labels: bool = self.manifest["has_soft_labels"]

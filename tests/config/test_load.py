@@ -94,3 +94,12 @@ def test_every_run_config_in_the_repository_is_valid_and_short(path):
     load_config(path)
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 40
     assert yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def test_an_override_may_set_a_key_of_an_optional_section_that_stands_as_null(tmp_path):
+    """As it does in every resolved config."""
+    path = tmp_path / "run.yaml"
+    path.write_text(render_config(RunConfig()), encoding="utf-8")
+    lora = load_config(path, ["model.lora.rank=4"]).model.lora
+    assert lora is not None
+    assert lora.rank == 4

@@ -8,7 +8,7 @@ import pytest
 
 from pref_dist.config.schema import DataSection, RunConfig
 from pref_dist.data.cache import default_cache_dir, open_tokens
-from pref_dist.data.cache_entry import check_entry
+from pref_dist.data.cache_entry import check_entry, digest_json
 from pref_dist.data.encode import RowEncoder
 from pref_dist.data.folds import group_of
 from pref_dist.data.ingest import SourceRequest
@@ -217,7 +217,7 @@ def test_opening_an_entry_writes_nothing_so_the_folder_may_be_read_only(write_cs
     table = open_tokens(path, data, wordpiece, cache_dir)
     assert not table.was_built
     assert len(table.input_ids(2)) == table.lengths[2]
-    assert names_in(cache_dir) == {table.digest}
+    assert names_in(cache_dir) == {table.folder.name}
     assert cache_dir.stat().st_mtime_ns == before
     cache_dir.chmod(0o755)
 
@@ -253,9 +253,19 @@ def test_the_manifest_says_what_the_key_is_made_of(write_csv, data, wordpiece, c
     assert key_parts["tokenizer"] == wordpiece.digest
     assert key_parts["max_tokens"] == data.max_tokens
     assert set(key_parts) == {
-        *("schema_version", "files", "format", "policies", "tokenizer"),
+        *("schema_version", "layout_version", "files", "format", "policies", "tokenizer"),
         *("template", "clean", "truncation", "max_tokens"),
     }
+
+
+def test_what_an_entry_holds_beside_its_tokens_is_no_part_of_what_runs_are_bound_to(
+    write_csv, data, wordpiece, cache_dir
+):
+    """Else a run from before an entry held more could neither go on nor evaluate its own rows."""
+    table = open_tokens(write_csv(3), data, wordpiece, cache_dir)
+    before_layouts = {name: part for name, part in table.manifest["key_parts"].items() if name != "layout_version"}
+    assert table.folder.name != table.digest == digest_json(before_layouts)
+    assert before_layouts["schema_version"] == 4
 
 
 def test_the_cache_folder_is_taken_from_config_then_environment_then_home(monkeypatch):

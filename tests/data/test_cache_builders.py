@@ -30,7 +30,7 @@ if __name__ == "__main__":
     while not (folder / "go").exists():
         time.sleep(0.01)
     table = open_tokens(source, data, tokenizer, folder / "cache")
-    print(int(table.was_built), len(table), table.digest, int(table.input_ids(len(table) - 1).sum()))
+    print(int(table.was_built), len(table), table.folder.name, int(table.input_ids(len(table) - 1).sum()))
 """
 DEADLINE_SECONDS = 60
 

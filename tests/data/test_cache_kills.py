@@ -126,8 +126,8 @@ def test_a_start_after_a_kill_makes_a_whole_entry_and_leaves_nothing_behind(tmp_
             moments.append(what_is_there(cache_dir))
         table = reopen(tmp_path)
         assert check_entry(table.folder)["num_rows"] == len(table) == NUM_ROWS
-        assert [path.name for path in cache_dir.iterdir() if path.is_dir()] == [table.digest]
-        with FileLock(lock_path(cache_dir, table.digest), timeout=0):
+        assert [path.name for path in cache_dir.iterdir() if path.is_dir()] == [table.folder.name]
+        with FileLock(lock_path(cache_dir, table.folder.name), timeout=0):
             pass
         _, alive = psutil.wait_procs(children, timeout=20)
         assert not alive
