@@ -67,10 +67,10 @@ class ModelSection(Section):
         None, description="Train low-rank adapters instead of the backbone's own weights: {rank: 16, ...}; null: all."
     )
     head_dropout: Probability = Field(0.0, description="Dropout before the last linear layer.")
-    length_features: bool = Field(
+    surface_features: bool = Field(
         False,
-        description="The head also reads how long prompt, A and B are before anything is cut (log2 of their tokens), "
-        "which a cut row cannot tell. They need a large model.head_learning_rate: 1e-3 and more. Not for decoders.",
+        description="The head also reads how long prompt, A and B are and how they are laid out, before they are cut "
+        "(pref_dist/data/surface.py). It wants a larger train.head_learning_rate: 5e-3. Not for decoders.",
     )
     dropout: Probability = Field(0.0, description="Dropout of hidden states and attention in the encoder.")
     weight_dtype: Literal["fp32", "fp64"] = Field(
@@ -92,8 +92,8 @@ class ModelSection(Section):
             raise ValueError(f"head={self.head} is not for kind={self.kind}, which takes {' or '.join(heads)}")
         if self.pooling not in poolings:
             raise ValueError(f"pooling={self.pooling} is not for kind={self.kind}, which takes {' or '.join(poolings)}")
-        if self.length_features and self.kind == "decoder":
-            raise ValueError("length_features=true is not for kind=decoder, whose head is transformers' own")
+        if self.surface_features and self.kind == "decoder":
+            raise ValueError("surface_features=true is not for kind=decoder, whose head is transformers' own")
         return self
 
     @model_validator(mode="after")

@@ -10,9 +10,13 @@ from torch import Tensor
 from pref_dist.data.layout import BatchLayout, TokenRows
 from pref_dist.data.orders import SWAPPED_CLASSES, SWAPPED_SEGMENTS, swap_tokens
 from pref_dist.data.plan import MicroBatch
+from pref_dist.data.surface import NUM_TEXTS
 from pref_dist.labels import NUM_CLASSES
 
 Tokens = list[NDArray[np.int32]]
+
+# Of prompt, A and B, what stands in each line of a siamese row.
+TEXTS_OF_LINES = ((0, 1), (0, 2))
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,8 @@ class Batch:
 
     inputs: input_ids and attention_mask, each (L, T) int64, and, where the model reads it, segment_ends (P, 3) int64,
     the exclusive ends of prompt, A and B in the row, sides (P, 2) int64, the lines of the first and the second
-    response, or text_lengths (L, 3 or 2), see `measure_texts`. With one sequence a row, L is P; a siamese row has two
-    lines, also where it is shown in both orders.
+    response, or surface (L, 3 or 2, F) of the texts that a line holds, see `data/surface.py`. With one sequence a row,
+    L is P; a siamese row has two lines, also where it is shown in both orders.
     target: (P, 3) class probabilities to learn. weight: (P,) in the loss, 0 for the row of a spare micro-batch.
     line_rows: (L,) place in the token table of the row that a line belongs to, -1 in a spare micro-batch.
     teacher: (P, 3) logits of a teacher, where there is one.
@@ -84,16 +88,16 @@ def read_joint(
     inputs = pad(tokens, layout.pad_id)
     if layout.has_segments:
         inputs["segment_ends"] = torch.from_numpy(ends.astype(np.int64))
-    if layout.has_lengths:
-        lengths = measure_texts(table.full_lengths[rows])
-        inputs["text_lengths"] = torch.from_numpy(np.where(is_swapped[:, None], lengths[:, SWAPPED_SEGMENTS], lengths))
+    if layout.has_surface:
+        surface = read_surface(table, rows)
+        swapped = np.where(is_swapped[:, None, None], surface[:, SWAPPED_SEGMENTS], surface)
+        inputs["surface"] = torch.from_numpy(swapped)
     return inputs
 
 
-def measure_texts(full_lengths: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Return log2 of the tokens of texts before truncation, shifted so that 255 of them give 0."""
-    lengths: NDArray[np.float32] = np.log2(1.0 + full_lengths, dtype=np.float32) - np.float32(8.0)
-    return lengths
+def read_surface(table: TokenRows, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return (R, 3, F) the surface of prompt, A and B."""
+    return table.surface[rows].reshape(len(rows), NUM_TEXTS, -1)
 
 
 def read_pairs(
@@ -112,9 +116,10 @@ def read_pairs(
     first_lines = 2 * places
     sides = np.stack((first_lines + is_swapped, first_lines + ~is_swapped), axis=1)
     inputs["sides"] = torch.from_numpy(sides.astype(np.int64))
-    if layout.has_lengths:
-        lengths = measure_texts(table.full_lengths[found[order]])
-        inputs["text_lengths"] = torch.from_numpy(lengths.reshape(len(lines), -1))
+    if layout.has_surface:
+        surface = read_surface(table, found[order])
+        sides_of_lines = surface[:, TEXTS_OF_LINES].reshape(len(lines), 2, -1)
+        inputs["surface"] = torch.from_numpy(sides_of_lines)
     return inputs, np.repeat(found[order], 2)
 
 
@@ -137,9 +142,9 @@ def build_spare_batch(table: TokenRows, layout: BatchLayout) -> Batch:
         inputs["segment_ends"] = torch.ones((1, 3), dtype=torch.int64)
     if layout.num_sequences == 2:
         inputs["sides"] = torch.tensor([[0, 1]])
-    if layout.has_lengths:
-        num_texts = table.full_lengths.shape[1] // layout.num_sequences
-        inputs["text_lengths"] = torch.zeros((layout.num_sequences, num_texts))
+    if layout.has_surface:
+        num_texts = NUM_TEXTS if layout.num_sequences == 1 else 2
+        inputs["surface"] = torch.zeros((layout.num_sequences, num_texts, table.surface.shape[1] // NUM_TEXTS))
     return Batch(
         inputs,
         target=torch.full((1, NUM_CLASSES), 1.0 / NUM_CLASSES, dtype=torch.float64),

@@ -24,7 +24,7 @@ from pref_dist.files import digest_file
 from pref_dist.findings import Policies
 
 # Raise it with every change of the tokens or the layout: old entries are then never found again.
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 def default_cache_dir(config: RunConfig) -> Path:

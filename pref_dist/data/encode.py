@@ -20,6 +20,7 @@ from pref_dist.data.folds import group_of
 from pref_dist.data.pairs import pair_of
 from pref_dist.data.rows import Row, Target
 from pref_dist.data.sequences import HEAD, TAIL, ChunkTokens, Ranges, cut_one_end, gather_ranges, lay_out
+from pref_dist.data.surface import measure_surface
 from pref_dist.data.templates import SEED_TEMPLATES, build_template, num_sequences, segment_names
 from pref_dist.data.truncate import Bools, Int32s, Ints, cut_fair
 from pref_dist.data.truncate_rounds import cut_last_rounds
@@ -120,6 +121,7 @@ class EncodedRows:
     segment_ends: Int32s  # (R, S)
     full_lengths: Int32s  # (R, S)
     kept_lengths: Int32s  # (R, S)
+    surface: npt.NDArray[np.float32]  # (R, 3 * F), see surface.measure_surface
 
 
 class RowEncoder:
@@ -191,6 +193,7 @@ class RowEncoder:
             segment_ends=segment_ends.astype(np.int32),
             full_lengths=tokens.texts.lengths.reshape(-1, num_segments).astype(np.int32),
             kept_lengths=kept_lengths.reshape(-1, num_segments).astype(np.int32),
+            surface=measure_surface([row.turns for row in rows]),
         )
 
     def truncate(self, tokens: ChunkTokens) -> Ranges:

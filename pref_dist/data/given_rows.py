@@ -105,12 +105,12 @@ class GivenTable:
         return self._encoded.lengths.astype(np.int32)
 
     @property
-    def segment_ends(self) -> NDArray[np.int32]:
-        return self._encoded.segment_ends
+    def surface(self) -> NDArray[np.float32]:
+        return self._encoded.surface
 
     @property
-    def full_lengths(self) -> NDArray[np.int32]:
-        return self._encoded.full_lengths
+    def segment_ends(self) -> NDArray[np.int32]:
+        return self._encoded.segment_ends
 
     def input_ids(self, row: int) -> NDArray[np.int32]:
         end = int(self._ends[row])

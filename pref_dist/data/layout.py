@@ -37,7 +37,7 @@ class TokenRows(Protocol):
     def segment_ends(self) -> NDArray[np.int32]: ...
 
     @property
-    def full_lengths(self) -> NDArray[np.int32]: ...
+    def surface(self) -> NDArray[np.float32]: ...
 
     def input_ids(self, row: int) -> NDArray[np.int32]: ...
 
@@ -47,14 +47,14 @@ class BatchLayout:
     """How a model wants its rows.
 
     has_segments: whether it reads where the segments end. num_sequences: 2 where each response has a sequence of its
-    own. has_lengths: whether it reads how long the texts are before they are cut. swap: how rows of one sequence are
+    own. has_surface: whether it reads the surface of the texts. swap: how rows of one sequence are
     swapped; None: they never are.
     """
 
     pad_id: int
     has_segments: bool = False
     num_sequences: int = 1
-    has_lengths: bool = False
+    has_surface: bool = False
     swap: SwapFrame | None = None
 
     def padded_lengths(self, table: TokenRows) -> Lengths:
@@ -73,7 +73,7 @@ def build_layout(config: RunConfig, tokenizer: TokenizerSpec) -> BatchLayout:
         tokenizer.pad_id,
         has_segments=config.model.pooling == "segments",
         num_sequences=NUM_SEQUENCES_READ[config.model.kind],
-        has_lengths=config.model.length_features,
+        has_surface=config.model.surface_features,
         swap=build_swap_frame(tokenizer, config.data),
     )
 

@@ -1,6 +1,7 @@
 """Which rows a model has learnt from, so that nobody takes its logits of them for those of unknown rows."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -82,13 +83,19 @@ class TrainedRows:
             ) from error
 
 
-def gather_trained_rows(config: RunConfig, table: TokenTable, rows: Rows, goes_on: bool = False) -> TrainedRows:
+def gather_trained_rows(
+    config: RunConfig, table: TokenTable, rows: Rows, teachers: Iterable[TrainedRows], goes_on: bool = False
+) -> TrainedRows:
     """Return what a model will have learnt from after training on `rows`: these, and those before.
 
-    Before are those of the run (or its export) that `model.name` starts from and, where this run goes on (perhaps with
-    other rows, by --accept-changes), its own. Raises CheckpointError if such a file is damaged.
+    Before are those of the run (or its export) that `model.name` starts from, those of `teachers`, whose pseudo-labels
+    stand among `rows`, and, where this run goes on (perhaps with other rows, by --accept-changes), its own. Raises
+    CheckpointError if such a file is damaged.
     """
     trained = TrainedRows.of(table.groups[rows], table.pairs[rows], config.data.split)
+    for teacher in teachers:
+        # Whether prompts count is this run's to say: they do not make its own held-out rows known ones.
+        trained = trained.joined_with(replace(teacher, split=config.data.split))
     before = [RunDir(Path(config.model.name).expanduser()).trained_rows]
     if goes_on:
         before.append(RunDir(Path(config.run.dir)).trained_rows)

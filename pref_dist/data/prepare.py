@@ -16,7 +16,7 @@ from pref_dist.data.cache_build import BuildWatch
 from pref_dist.data.cross_checks import CrossFindings, check_rows_together
 from pref_dist.data.encode import TokenizerSpec, load_tokenizer
 from pref_dist.data.folds import Rows
-from pref_dist.data.pseudo_labels import Side, are_pseudo, check_teachers, find_pseudo_sources
+from pref_dist.data.pseudo_labels import PseudoSource, Side, are_pseudo, check_teachers, find_pseudo_sources
 from pref_dist.data.splits import ShareDeviation, SplitRequest, list_share_deviations, split_rows
 from pref_dist.data.table import JoinedTable, TokenTable
 from pref_dist.errors import DataError
@@ -70,9 +70,10 @@ class Prepared:
     findings: list["Finding"]  # all kinds that were found in any source, kept rows included
     set_aside: list[dict[str, Any]]  # {file, row, id, kind, detail}, of all sources
     truncation: dict[str, Any]  # audit of each source: "train" and, where it is a source of its own, "valid"
+    pseudo_sources: list[PseudoSource]
+    not_scored: Rows  # with pseudo-labels, under prompts that are held out: neither trained on nor scored
     deviations: list[ShareDeviation] = field(default_factory=list)
     test_table: TokenTable | None = None  # data.test, read to find training rows that stand there
-    num_not_scored: int = 0  # rows with pseudo-labels whose prompts are held out: neither trained on nor scored
 
     @property
     def tables(self) -> list[TokenTable]:
@@ -88,10 +89,10 @@ class Prepared:
     def warnings(self) -> list[str]:
         """What somebody should look at before training, a sentence each."""
         shared = [f"{self.num_shared_prompts:,} prompts stand among the training and the held-out rows"]
-        left_out = f"{self.num_not_scored:,} rows with pseudo-labels are left out, since their prompts are held out"
+        left_out = f"{len(self.not_scored):,} rows with pseudo-labels are left out, since their prompts are held out"
         return [
             *(shared if self.num_shared_prompts else []),
-            *([left_out] if self.num_not_scored else []),
+            *([left_out] if len(self.not_scored) else []),
             *(
                 f"{CLASSES[found.label]} is {found.share:.3f} of the held-out rows and {found.whole_share:.3f} of all "
                 f"({found.z:+.1f} standard errors); another run.seed or data.split=grouped_stratified evens it out"
@@ -119,10 +120,11 @@ def prepare(config: RunConfig, tokenizer_path: Path, watch: BuildWatch | None = 
         train_rows, valid_rows = cross.kept, np.arange(len(valid_table))
     is_split = valid_table is train_table
     pseudo = find_pseudo_sources(train_table)
-    num_drawn = len(valid_rows)
-    if is_split:
-        valid_rows = valid_rows[~are_pseudo(pseudo, valid_rows)]
+    not_scored = valid_rows[are_pseudo(pseudo, valid_rows)] if is_split else valid_rows[:0]
+    valid_rows = np.setdiff1d(valid_rows, not_scored, assume_unique=True)
+    check_any_scored(valid_rows, not_scored)
     check_teachers(pseudo, Side(train_table, train_rows), Side(valid_table, valid_rows))
+    judged = cross.kept[~are_pseudo(pseudo, cross.kept)]  # teachers have other class shares than people
     tables = [train_table] if is_split else [train_table, valid_table]
     return Prepared(
         tokenizer=tokenizer,
@@ -136,10 +138,19 @@ def prepare(config: RunConfig, tokenizer_path: Path, watch: BuildWatch | None = 
         findings=list_findings(config, tables, test_table, cross),
         set_aside=[*train_table.set_aside, *cross.set_aside, *([] if is_split else valid_table.set_aside)],
         truncation=join_audits(train_table, valid_table),
-        deviations=find_deviations(config, train_table, cross.kept, valid_rows) if is_split else [],
+        pseudo_sources=pseudo,
+        not_scored=not_scored,
+        deviations=find_deviations(config, train_table, judged, valid_rows) if is_split else [],
         test_table=test_table,
-        num_not_scored=num_drawn - len(valid_rows),
     )
+
+
+def check_any_scored(valid_rows: Rows, not_scored: Rows) -> None:
+    if len(not_scored) and not len(valid_rows):
+        raise DataError(
+            f"All {len(not_scored):,} held-out rows have pseudo-labels, on which nothing is scored. Name other "
+            "labelled rows in data.sources, too, or in data.valid."
+        )
 
 
 def open_test(config: RunConfig, tokenizer: TokenizerSpec, watch: BuildWatch | None) -> TokenTable:

@@ -68,6 +68,10 @@ def find_pseudo_sources(table: TokenTable) -> list[PseudoSource]:
     return found
 
 
+def teachers_of(sources: Sequence[PseudoSource]) -> list[TrainedRows]:
+    return [teacher for source in sources for teacher in source.teachers]
+
+
 def are_pseudo(sources: Sequence[PseudoSource], rows: Rows) -> NDArray[np.bool_]:
     """Return (n,) whether each of `rows` has a pseudo-label."""
     return np.any([source.holds(rows) for source in sources], axis=0) if sources else np.zeros(len(rows), np.bool_)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pref_dist.data.encode import EncodedRows
+from pref_dist.data.surface import NUM_TEXTS, SURFACE_FEATURES
 from pref_dist.labels import NUM_CLASSES
 
 # A record batch is what the writer holds in memory; a shard is one file.
@@ -36,6 +37,7 @@ def build_schema(num_segments: int) -> Any:
         "segment_ends": pa.list_(pa.int32(), num_segments),
         "full_lengths": pa.list_(pa.int32(), num_segments),
         "kept_lengths": pa.list_(pa.int32(), num_segments),
+        "surface": pa.list_(pa.float32(), NUM_TEXTS * len(SURFACE_FEATURES)),
     }
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
 
@@ -100,6 +102,7 @@ def build_batch(chunks: Sequence[EncodedRows]) -> Any:
             pa.FixedSizeListArray.from_arrays(flat(name), num_segments)
             for name in ("segment_ends", "full_lengths", "kept_lengths")
         ),
+        pa.FixedSizeListArray.from_arrays(flat("surface"), NUM_TEXTS * len(SURFACE_FEATURES)),
     ]
     return pa.record_batch(columns, schema=build_schema(num_segments))
 

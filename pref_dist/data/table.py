@@ -138,6 +138,11 @@ class TokenTable:
         return self._vectors("full_lengths")
 
     @cached_property
+    def surface(self) -> npt.NDArray[np.float32]:
+        """(N, 3 * F) surface of prompt, A and B before truncation, see `surface.measure_surface`."""
+        return self._vectors("surface")
+
+    @cached_property
     def kept_lengths(self) -> npt.NDArray[np.int32]:
         """(N, S) as `full_lengths`, after truncation."""
         return self._vectors("kept_lengths")

@@ -16,6 +16,7 @@ from pref_dist.data.data_files import COMPRESSIONS, KINDS
 from pref_dist.data.leaks import TrainedRows, gather_trained_rows
 from pref_dist.data.plan import Rows
 from pref_dist.data.prepare import Prepared, write_json_lines
+from pref_dist.data.pseudo_labels import teachers_of
 from pref_dist.data.rows import Row
 from pref_dist.data.table import TokenTable
 from pref_dist.data.validate import read_checked_rows
@@ -189,7 +190,8 @@ def find_trained_rows(run: RestoredRun, prepared: Prepared | None) -> TrainedRow
         return TrainedRows.read(run.run_dir.trained_rows)
     if prepared is None:
         return None
-    return gather_trained_rows(run.config, prepared.train_table, prepared.train_rows)
+    teachers = teachers_of(prepared.pseudo_sources)
+    return gather_trained_rows(run.config, prepared.train_table, prepared.train_rows, teachers)
 
 
 def write_evaluation(

@@ -126,9 +126,9 @@ def build_own(classifier: nn.Module, settings: ModelSection, seed: int) -> Encod
     if settings.kind == "decoder":
         return DecoderClassifier(classifier, settings.head_dropout, seed)
     if settings.kind == "siamese":
-        return SiameseClassifier(classifier, settings.head, settings.head_dropout, seed, settings.length_features)
+        return SiameseClassifier(classifier, settings.head, settings.head_dropout, seed, settings.surface_features)
     return PooledClassifier(
-        classifier, settings.pooling, settings.head, settings.head_dropout, seed, has_lengths=settings.length_features
+        classifier, settings.pooling, settings.head, settings.head_dropout, seed, has_surface=settings.surface_features
     )
 
 

@@ -11,6 +11,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pref_dist.config.model_section import Head, Pooling
 from pref_dist.models.heads import build_head
+from pref_dist.models.surface import SurfaceLayer
 
 NUM_SEGMENTS = 3
 
@@ -37,8 +38,8 @@ class EncoderClassifier(nn.Module):
         return self.get_submodule(self.head_name)
 
     def new_names(self) -> set[str]:
-        """Return the names of the head's parameters, which no encoder's weight file holds."""
-        return {f"{self.head_name}.{name}" for name, _ in self.head.named_parameters()}
+        """Return the names of the parameters above the encoder, which no encoder's weight file holds."""
+        return {name for name, _ in self.named_parameters() if not name.startswith(f"{self.base_model_prefix}.")}
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the table of token embeddings, as transformers' own classes do."""
@@ -68,14 +69,15 @@ class PooledClassifier(EncoderClassifier):
         head_dropout: float,
         seed: int,
         head_name: str = "classifier",
-        has_lengths: bool = False,
+        has_surface: bool = False,
     ) -> None:
         super().__init__(classifier, head_name)
         self.pooling = pooling
         self.dropout = nn.Dropout(head_dropout) if head == "default" else nn.Identity()  # two_layer has its own
         num_features = self.config.hidden_size * (NUM_SEGMENTS + 1 if pooling == "segments" else 1)
-        num_features += NUM_SEGMENTS * has_lengths
         dtype = head_type(self.encoder)
+        self.surface = SurfaceLayer(NUM_SEGMENTS, dtype, seed) if has_surface else None
+        num_features += 0 if self.surface is None else self.surface.num_features
         self.add_module(head_name, build_head(head, num_features, head_dropout, self.config, dtype, seed))
 
     def forward(
@@ -83,18 +85,18 @@ class PooledClassifier(EncoderClassifier):
         input_ids: Tensor,
         attention_mask: Tensor,
         segment_ends: Tensor | None = None,
-        text_lengths: Tensor | None = None,
+        surface: Tensor | None = None,
     ) -> SequenceClassifierOutput:
         """Return logits (R, C); input_ids and attention_mask are (R, T), padded on the right.
 
-        segment_ends: (R, S) exclusive ends of prompt, A and B, for the pooling that reads them. text_lengths: (R, S)
-        for a head that reads them, too.
+        segment_ends: (R, S) exclusive ends of prompt, A and B, for the pooling that reads them. surface: (R, S, F)
+        of these texts, where the head reads it.
         """
         hidden_RTH = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         features_RF = self.pool(hidden_RTH, attention_mask, segment_ends)
         features_RF = self.dropout(features_RF.to(next(self.head.parameters()).dtype))
-        if text_lengths is not None:
-            features_RF = torch.cat((features_RF, text_lengths.to(features_RF.dtype)), dim=-1)
+        if self.surface is not None:
+            features_RF = torch.cat((features_RF, self.surface(surface)), dim=-1)
         return SequenceClassifierOutput(logits=self.head(features_RF))
 
     def pool(self, hidden_RTH: Tensor, attention_mask_RT: Tensor, segment_ends_RS: Tensor | None) -> Tensor:

@@ -26,20 +26,15 @@ class Parts(NamedTuple):
     kind: ModelKind
     pooling: Pooling
     head: Head
-    has_lengths: bool
+    has_surface: bool
 
     @staticmethod
     def of(settings: ModelSection) -> "Parts":
-        return Parts(settings.kind, settings.pooling, settings.head, settings.length_features)
-
-    @property
-    def are_of_transformers(self) -> bool:
-        """Whether pooling and head are those of the model's own class, and not ours."""
-        return self == ("joint", "cls", "default", False)
+        return Parts(settings.kind, settings.pooling, settings.head, settings.surface_features)
 
     def __str__(self) -> str:
-        lengths = " with length features" if self.has_lengths else ""
-        return f"kind {self.kind}, pooling {self.pooling}, head {self.head}{lengths}"
+        surface = ", surface_features" if self.has_surface else ""
+        return f"kind {self.kind}, pooling {self.pooling}, head {self.head}{surface}"
 
 
 def describe_recipe(config: RunConfig, step: int) -> dict[str, Any]:

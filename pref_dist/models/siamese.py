@@ -12,6 +12,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from pref_dist.config.model_section import Head
 from pref_dist.models.heads import build_head
 from pref_dist.models.joint import EncoderClassifier, head_type, mean_of_tokens
+from pref_dist.models.surface import SurfaceLayer
 
 NUM_TEXTS = 2  # of a sequence: prompt and response
 
@@ -23,26 +24,28 @@ class SiameseClassifier(EncoderClassifier):
     two sequences there once, and its second order costs only the head.
     """
 
-    def __init__(self, classifier: Any, head: Head, head_dropout: float, seed: int, has_lengths: bool = False) -> None:
+    def __init__(self, classifier: Any, head: Head, head_dropout: float, seed: int, has_surface: bool = False) -> None:
         super().__init__(classifier)
         self.dropout = nn.Dropout(head_dropout)
-        num_features = self.config.hidden_size + NUM_TEXTS * has_lengths
-        self.classifier = build_head(head, num_features, head_dropout, self.config, head_type(self.encoder), seed)
+        dtype = head_type(self.encoder)
+        self.surface = SurfaceLayer(NUM_TEXTS, dtype, seed) if has_surface else None
+        num_features = self.config.hidden_size + (0 if self.surface is None else self.surface.num_features)
+        self.classifier = build_head(head, num_features, head_dropout, self.config, dtype, seed)
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, sides: Tensor, text_lengths: Tensor | None = None
+        self, input_ids: Tensor, attention_mask: Tensor, sides: Tensor, surface: Tensor | None = None
     ) -> SequenceClassifierOutput:
         """Return logits (P, C); input_ids and attention_mask are (L, T), padded on the right.
 
-        sides: (P, 2) which lines hold the first and the second response of each row. text_lengths: (L, 2) of each
-        line's prompt and response, for a head that reads them, too.
+        sides: (P, 2) which lines hold the first and the second response of each row. surface: (L, 2, F) of
+        each line's prompt and response, where the head reads it.
         """
         hidden_LTH = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         # One dropout mask a sequence, so that both orders of a row see the same embeddings.
         embeddings_LH = self.dropout(mean_of_tokens(hidden_LTH, attention_mask))
         embeddings_LH = embeddings_LH.to(next(self.classifier.parameters()).dtype)
-        if text_lengths is not None:
-            embeddings_LH = torch.cat((embeddings_LH, text_lengths.to(embeddings_LH.dtype)), dim=-1)
+        if self.surface is not None:
+            embeddings_LH = torch.cat((embeddings_LH, self.surface(surface)), dim=-1)
         first_PH, second_PH = embeddings_LH[sides].unbind(dim=1)
         # In full precision: the head is small, and compares what may differ little.
         with torch.autocast(input_ids.device.type, enabled=False):

@@ -13,7 +13,6 @@ from pref_dist.config.model_section import ModelSection
 from pref_dist.errors import ModelError
 from pref_dist.models.held import HeldWeights, check_shapes, find_weight_files, read_tensors
 from pref_dist.models.lora import describe_nf4
-from pref_dist.models.recipe import Parts
 
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
 
@@ -90,7 +89,8 @@ def inside(module: nn.Module, names: list[str]) -> list[str]:
 
 def uses_own_head(settings: ModelSection) -> bool:
     """Whether pooling and head are ours, and not those of the model's own class."""
-    return not Parts.of(settings).are_of_transformers
+    is_of_the_class = settings.kind == "joint" and settings.pooling == "cls" and settings.head == "default"
+    return settings.surface_features or not is_of_the_class
 
 
 def find_head_names(module: nn.Module) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from pref_dist.data.layout import BatchLayout, build_layout, check_template
 from pref_dist.data.leaks import TrainedRows, gather_trained_rows
 from pref_dist.data.plan import Plan, Rows, check_budget
 from pref_dist.data.prepare import Prepared, prepare
+from pref_dist.data.pseudo_labels import teachers_of
 from pref_dist.data.table import TokenTable
 from pref_dist.evaluate.infer import InferenceTask, build_task
 from pref_dist.models.build import (
@@ -110,7 +111,8 @@ class Assembled:
     def trained_rows(self) -> TrainedRows:
         """What the weights will have learnt from; rank 0 asks for it as the run begins."""
         goes_on = self.progress.step > 0
-        return gather_trained_rows(self.config, self.train_table, self.plan.rows, goes_on)
+        teachers = teachers_of(self.prepared.pseudo_sources)
+        return gather_trained_rows(self.config, self.train_table, self.plan.rows, teachers, goes_on)
 
     @property
     def train_table(self) -> TokenTable:

@@ -58,7 +58,7 @@ def find_teacher(settings: DistillSection, prepared: Prepared) -> Teacher:
     is_swapped = origin.is_mirrored[places] != table.is_mirrored[rows]
     logits[rows] = swap_classes(found.logits[places].astype(np.float64), is_swapped)
     scored = prepared.valid_table.pairs[prepared.valid_rows]
-    return Teacher(logits, len(find_shared(scored, origin.pairs)) if found.folds is not None else 0)
+    return Teacher(logits, len(find_shared(scored, origin.pairs)))
 
 
 def find_places(found: RowLogits, table: TokenTable, rows: Rows) -> Rows:

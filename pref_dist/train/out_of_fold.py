@@ -1,5 +1,6 @@
 """Out-of-fold logits: which rows each fold holds out, and their logits joined after the folds are trained."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from pref_dist.config.schema import RunConfig
 from pref_dist.data.cache_build import BuildWatch
 from pref_dist.data.leaks import TrainedRows, gather_trained_rows
 from pref_dist.data.plan import Rows
-from pref_dist.data.prepare import classes_of, digest_rows, prepare
+from pref_dist.data.prepare import check_any_scored, classes_of, digest_rows, prepare
+from pref_dist.data.pseudo_labels import PseudoSource, Side, are_pseudo, check_teachers, teachers_of
 from pref_dist.data.splits import assign_folds
 from pref_dist.data.table import TokenTable
 from pref_dist.errors import ConfigError, DataError
@@ -30,18 +32,25 @@ from pref_dist.train.resume import read_saved_config
 class FoldPlan:
     """Which rows of the training table each fold holds out.
 
-    rows: (n,) positions, rising, of all rows that are in some fold. folds: (n,) the fold of each. limit: only
-    so many rows of each side are used (`train --limit`).
+    rows: (n,) positions, rising, of all rows that are in some fold. folds: (n,) the fold of each. is_scored: (n,)
+    whether its fold scores it, which it does not with a pseudo-label. limit: only so many rows of each side are used
+    (`train --limit`).
     """
 
     table: TokenTable
     rows: Rows
     folds: Rows
+    is_scored: NDArray[np.bool_]
     num_folds: int
     limit: int | None
 
     def held_out_by(self, fold: int) -> Rows:
-        rows: Rows = self.rows[self.folds == fold]
+        rows: Rows = self.rows[(self.folds == fold) & self.is_scored]
+        return rows
+
+    def left_to(self, fold: int) -> Rows:
+        """Return the rows that the fold's run may train on."""
+        rows: Rows = self.rows[self.folds != fold]
         return rows
 
     def scored_by(self, fold: int) -> Rows:
@@ -49,24 +58,37 @@ class FoldPlan:
         return take_first(self.held_out_by(fold), self.limit)
 
     def trained_by(self, fold: int) -> Rows:
-        return take_first(self.rows[self.folds != fold], self.limit)
+        return take_first(self.left_to(fold), self.limit)
 
 
 def plan_folds(config: RunConfig, limit: int | None, watch: BuildWatch | None = None) -> FoldPlan:
     """Open (or build) the training table and cut it as each fold's run will.
 
     Raises DataError if a fold would be trained on rows that it holds out: pairs that stand twice under
-    data.split=random_stratified, or rows that the run behind model.name was trained on.
+    data.split=random_stratified, or rows that the run behind model.name, or a teacher of pseudo-labels, was trained on.
     """
     data = config.data
     assert data.num_folds is not None
     prepared = prepare(config, find_model_folder(config.model.name), watch)
-    table, rows = prepared.train_table, np.sort(np.concatenate((prepared.train_rows, prepared.valid_rows)))
+    table, sources = prepared.train_table, prepared.pseudo_sources
+    rows = np.sort(np.concatenate((prepared.train_rows, prepared.valid_rows, prepared.not_scored)))
     folds = assign_folds(table.groups[rows], classes_of(table)[rows], data.split, config.run.seed, data.num_folds)
-    plan = FoldPlan(table, rows, folds, data.num_folds, limit)
+    plan = FoldPlan(table, rows, folds, ~are_pseudo(sources, rows), data.num_folds, limit)
     for fold in range(plan.num_folds):
-        check_unseen(plan, fold, gather_trained_rows(config, table, plan.trained_by(fold)))
+        check_teachers_of_fold(plan, fold, sources)
+        trained = gather_trained_rows(config, table, plan.trained_by(fold), teachers_of(sources))
+        check_unseen(plan, fold, trained)
     return plan
+
+
+def check_teachers_of_fold(plan: FoldPlan, fold: int, sources: Sequence[PseudoSource]) -> None:
+    """Raise DataError now for what would stop a fold's run only after those before it."""
+    held_out = plan.held_out_by(fold)
+    try:
+        check_any_scored(held_out, plan.rows[(plan.folds == fold) & ~plan.is_scored])
+        check_teachers(sources, Side(plan.table, plan.left_to(fold)), Side(plan.table, held_out))
+    except DataError as error:
+        raise DataError(f"Fold {fold}: {error}") from error
 
 
 def check_unseen(plan: FoldPlan, fold: int, trained: TrainedRows) -> None:
@@ -171,10 +193,11 @@ def join_parts(plan: FoldPlan, parts: list[RowLogits]) -> RowLogits:
     rows = np.concatenate(scored)
     order = np.argsort(rows, kind="stable")
     rows, table = rows[order], plan.table
-    if plan.limit is None and not np.array_equal(rows, plan.rows):
-        missing = np.setdiff1d(plan.rows, rows)
+    wanted = plan.rows[plan.is_scored]
+    if plan.limit is None and not np.array_equal(rows, wanted):
+        missing = np.setdiff1d(wanted, rows)
         raise DataError(
-            f"The folds score {len(rows):,} rows where the table holds {len(plan.rows):,} (missing: {len(missing):,}, "
+            f"The folds score {len(rows):,} rows where the table holds {len(wanted):,} (missing: {len(missing):,}, "
             f"first: {missing[:1].tolist()}). This is a bug."
         )
     origin = Origin(table.groups[rows], table.pairs[rows], table.is_mirrored[rows], np.ones(len(rows), np.bool_))

@@ -1,17 +1,21 @@
 """Pseudo-labels: what a teacher says of new rows is a source of training, unless it would carry labels over."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from pref_dist.config.load import load_config
+from pref_dist.config.load import load_config, with_values
 from pref_dist.data.leaks import TrainedRows
 from pref_dist.data.prepare import prepare
-from pref_dist.data.pseudo_labels import read_teacher
+from pref_dist.data.pseudo_labels import read_teacher, write_soft_labels
+from pref_dist.data.rows import Row, Turn
 from pref_dist.errors import DataError
+from pref_dist.evaluate.logits_file import read_logits
+from pref_dist.train.out_of_fold import plan_folds
 from tests.ranks.launch_ranks import check_ranks_succeeded
 from tests.ranks.run_verb import run_verb
 
@@ -76,8 +80,8 @@ def test_a_student_of_the_same_fold_trains_on_them_and_is_never_scored_on_them(l
     assert prepared.valid_rows.tolist() == alone.valid_rows.tolist()
     pseudo = prepared.train_rows[prepared.train_rows >= num_labelled]
     assert len(pseudo) > 10
-    assert len(pseudo) + prepared.num_not_scored == 60
-    assert prepared.num_not_scored == 0 or any("pseudo-labels are left out" in text for text in prepared.warnings)
+    assert len(pseudo) + len(prepared.not_scored) == 60
+    assert not len(prepared.not_scored) or any("pseudo-labels are left out" in text for text in prepared.warnings)
     assert set(prepared.train_table.weights[pseudo]) == {0.5}
     targets = prepared.train_table.training_targets[pseudo]
     assert ((targets > 0) & (targets < 1)).all()
@@ -111,3 +115,73 @@ def test_another_kind_of_file_could_not_name_its_teacher_and_is_refused(labelled
     result = run_verb("single", 1, [*arguments, "--soft-labels", str(folder / "x.csv")])[0]
     assert result.exit_code == 3
     assert "must end in .parquet" in result.stderr
+
+
+@pytest.fixture
+def foreign_labels(tmp_path, sample_dir):
+    """Labels of a teacher that has learnt from two rows that do not stand here, for rows that do not either."""
+    others = np.array([11, 12], dtype=np.uint64)
+    rows = [Row(n + 1, f"new{n}", (Turn(f"a new prompt, number {n}", "one", "other"),), None) for n in range(30)]
+    chances = np.random.default_rng(0).dirichlet((1.0, 1.0, 1.0), len(rows))
+    write_soft_labels(tmp_path / "foreign.parquet", rows, chances, TrainedRows(others, others, "grouped_hash"), "T")
+    return tmp_path / "foreign.parquet"
+
+
+def read_student(runs, *paths, **data):
+    sources = [{"path": str(path)} for path in paths]
+    run_yaml, _ = runs.write("folds", train={"max_steps": 1}, data={"train": None, "sources": sources, **data})
+    return run_yaml
+
+
+@pytest.mark.parametrize("split", ["grouped_hash", "grouped_stratified", "random_stratified"])
+def test_folds_are_planned_as_each_run_cuts_them_and_hold_out_no_pseudo_labels(
+    labelled, tiny_model, foreign_labels, split
+):
+    *_, runs = labelled
+    config = load_config(read_student(runs, runs.train, foreign_labels, num_folds=3, split=split))
+    plan = plan_folds(config, None)
+    for fold in range(3):
+        prepared = prepare(with_values(config, data__fold=fold), tiny_model)
+        assert len(prepared.not_scored) > 0
+        assert plan.held_out_by(fold).tolist() == prepared.valid_rows.tolist()
+        assert plan.trained_by(fold).tolist() == prepared.train_rows.tolist()
+
+
+def test_folds_are_joined_to_logits_of_the_labelled_rows_and_have_learnt_from_their_teachers_rows_too(
+    labelled, foreign_labels
+):
+    _, _, runs = labelled
+    run_yaml = read_student(runs, runs.train, foreign_labels, num_folds=2)
+    run_one("train", run_yaml, "--folds")
+    run_dir = Path(load_config(run_yaml).run.dir)
+    joined = read_logits(run_dir / "oof_logits.parquet")
+    assert joined.row_ids == pd.read_csv(runs.train, dtype={"id": str})["id"].tolist()
+    # Else what it says of its teacher's rows could be a source of a third run that holds them out.
+    known = TrainedRows.read(run_dir / "fold_1" / "trained_rows.parquet")
+    assert set(read_teacher(foreign_labels).pairs) <= set(known.pairs)
+
+
+def test_folds_whose_teacher_has_learnt_from_another_fold_are_refused_before_any_training(labelled):
+    folder, _, runs = labelled
+    run_yaml = read_student(runs, runs.train, folder / "new.parquet", num_folds=3)
+    with pytest.raises(DataError, match=r"Fold 1: The teacher of .*new.parquet has learnt from \d+"):
+        plan_folds(load_config(run_yaml), None)
+
+
+def test_nothing_but_pseudo_labels_to_score_on_is_refused(labelled, tiny_model, foreign_labels):
+    *_, runs = labelled
+    run_yaml = read_student(runs, foreign_labels)
+    with pytest.raises(DataError, match=r"All \d+ held-out rows have pseudo-labels.*data.valid"):
+        prepare(load_config(run_yaml), tiny_model)
+
+
+def test_the_shares_that_a_teacher_gives_are_not_held_against_the_split(labelled, tiny_model, foreign_labels):
+    *_, runs = labelled
+    nothing, rows = np.empty(0, dtype=np.uint64), 600
+    many = [Row(n + 1, f"tie{n}", (Turn(f"a tied prompt, number {n}", "one", "other"),), None) for n in range(rows)]
+    ties = foreign_labels.with_name("ties.parquet")
+    write_soft_labels(
+        ties, many, np.tile([0.1, 0.1, 0.8], (rows, 1)), TrainedRows(nothing, nothing, "grouped_hash"), "T"
+    )
+    alone = prepare(load_config(read_student(runs, runs.train)), tiny_model)
+    assert prepare(load_config(read_student(runs, runs.train, ties)), tiny_model).deviations == alone.deviations

@@ -5,12 +5,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.launch.launched import Launched, clean_env
+from tests.launch.launched import Launched
 from tests.ranks.launch_ranks import REPO_ROOT, find_free_port
 from tests.ranks.run_verb import largest_loss_difference, read_losses
 
@@ -20,24 +19,6 @@ LAUNCH = REPO_ROOT / "launch"
 # Enough steps that a signal after the third one comes in mid-run.
 LONG = {"max_steps": 40, "epochs": 2, "save_every_steps": 5}
 STOPPED = 75
-
-
-@pytest.fixture
-def launch(tmp_path: Path) -> Iterator:
-    """Return a function that starts a command in an empty folder; what still runs after the test is killed."""
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    started: list[Launched] = []
-
-    def start(*command: object, cwd: Path = elsewhere, **env: str) -> Launched:
-        if str(command[0]).endswith(".sh"):
-            command = ("bash", LAUNCH / str(command[0]), *command[1:])
-        started.append(Launched(command, tmp_path / f"output_{len(started)}.txt", cwd, clean_env(**env)))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.kill()
 
 
 def state_of(run_dir: Path) -> str:

@@ -1,7 +1,7 @@
 """The recipes that are compared: each trains by the program's own verbs and leaves a submission for the test rows."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 Settings = tuple[str, ...]
@@ -29,6 +29,11 @@ class Scene:
     def submission(self) -> Path:
         return self.out / "submission.csv"
 
+    @property
+    def side(self) -> str:
+        """Tokens of each side of a siamese row: together a quarter more, since the prompt stands in both."""
+        return f"data.max_tokens={self.tokens * 5 // 8}"
+
     def beside(self, recipe: str) -> Path:
         """Return the folder of another recipe with the same seed."""
         return self.out.with_name(f"{recipe}-{self.seed}")
@@ -50,21 +55,20 @@ def single(*changes: str) -> Callable[[Scene], None]:
 
 
 def siamese(head: str, *changes: str) -> Callable[[Scene], None]:
-    """A siamese run; both sides together have a quarter more tokens, since the prompt stands in each."""
+    """A siamese run."""
 
     def run(scene: Scene) -> None:
-        side = f"data.max_tokens={scene.tokens * 5 // 8}"
-        single("model.kind=siamese", f"model.head={head}", side, *changes)(scene)
+        single("model.kind=siamese", f"model.head={head}", scene.side, *changes)(scene)
 
     return run
 
 
-def second_stage(*changes: str) -> Callable[[Scene], None]:
-    """Start from the weights of the same recipe on other rows."""
+def second_stage(recipe: Callable[[Scene], None]) -> Callable[[Scene], None]:
+    """Start a recipe from the weights of the same one on other rows."""
 
     def run(scene: Scene) -> None:
         assert scene.first is not None, "--first names the folder of the first stage"
-        single(f"model.name={scene.first / 'run'}", *changes)(scene)
+        recipe(replace(scene, base=(*scene.base, f"model.name={scene.first / 'run'}")))
 
     return run
 
@@ -73,31 +77,39 @@ def folds(*changes: str) -> Callable[[Scene], None]:
     """Three folds, blended."""
 
     def run(scene: Scene) -> None:
-        scene.verb("train", scene.out.parent / "empty.yaml", "--folds", *scene.settings(("data.num_folds=3", *changes)))
+        settings = scene.settings(("data.num_folds=3", *changes, scene.side))
+        scene.verb("train", scene.out.parent / "empty.yaml", "--folds", *settings)
         scene.verb("blend", scene.out / "run", "--data", scene.test, "--out", scene.out)
 
     return run
 
 
-def student(*changes: str) -> Callable[[Scene], None]:
-    """One run that also learns from what the folds of `blend` said of rows that they had not seen."""
+def student(recipe: Callable[[Scene], None]) -> Callable[[Scene], None]:
+    """A recipe that also learns from what the folds of `blend` said of rows that they had not seen."""
 
     def run(scene: Scene) -> None:
         teacher = scene.beside("blend") / "oof_logits.parquet"
-        single(f"train.distill={{logits: {teacher}, temperature: 2.0, weight: 0.5}}", *changes)(scene)
+        taught = f"train.distill={{logits: {teacher}, temperature: 2.0, weight: 0.5}}"
+        recipe(replace(scene, base=(*scene.base, taught)))
 
     return run
 
 
+ANTISYMMETRIC: Settings = ("model.kind=siamese", "model.head=antisymmetric")
+# The head's rate is for what comes to it as plain numbers.
+SURFACE: Settings = ("model.surface_features=true", "train.head_learning_rate=5e-3")
+
 RECIPES: dict[str, Callable[[Scene], None]] = {
     "joint_cls": single(),
     "joint": single(*SEGMENTS),
-    "smoothing": single(*SEGMENTS, "train.label_smoothing=0.1"),
-    "paired": single(*SEGMENTS, "train.swap=paired"),
+    "joint_smoothing": single(*SEGMENTS, "train.label_smoothing=0.1"),
+    "joint_paired": single(*SEGMENTS, "train.swap=paired"),
+    "joint_surface": single(*SEGMENTS, *SURFACE),
     "siamese_concat": siamese("concat"),
-    "siamese_difference": siamese("difference", "train.swap=paired"),
+    "siamese_concat_paired": siamese("concat", "train.swap=paired"),
     "siamese_antisymmetric": siamese("antisymmetric"),
-    "second_stage": second_stage(*SEGMENTS, "train.swap=paired"),
-    "blend": folds(*SEGMENTS, "train.swap=paired"),
-    "student": student(*SEGMENTS, "train.swap=paired"),
+    "surface": siamese("antisymmetric", *SURFACE),
+    "second_stage": second_stage(siamese("antisymmetric", *SURFACE)),
+    "blend": folds(*ANTISYMMETRIC, *SURFACE),
+    "student": student(siamese("antisymmetric", *SURFACE)),
 }

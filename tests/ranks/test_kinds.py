@@ -25,8 +25,8 @@ RECIPES = {
         "model": {"kind": "siamese", "head": "difference"},
         "train": {"swap": "paired"},
     },
-    "siamese, antisymmetric, smoothed, lengths": {
-        "model": {"kind": "siamese", "length_features": True},
+    "siamese, antisymmetric, smoothed, surface": {
+        "model": {"kind": "siamese", "surface_features": True},
         "train": {"label_smoothing": 0.1},
     },
 }

@@ -67,6 +67,14 @@ def test_logits_of_a_row_in_the_other_order_change_places(prepared, teacher_file
     assert np.array_equal(found, logits[:, [1, 0, 2]])
 
 
+def test_held_out_rows_among_the_teachers_rows_are_told_of(prepared, teacher_file, tmp_path):
+    path, _ = teacher_file()
+    assert find_teacher(settings(path), prepared).warnings == []
+    swapped_sides = dataclasses.replace(prepared, valid_table=prepared.train_table, valid_rows=prepared.train_rows[:7])
+    (warning,) = find_teacher(settings(path), swapped_sides).warnings
+    assert warning.startswith("7 held-out rows stand in train.distill.logits")
+
+
 def test_a_row_that_the_teacher_has_learnt_from_is_refused(prepared, teacher_file):
     held_out = np.ones(len(prepared.train_rows), np.bool_)
     held_out[[3, 5]] = False

@@ -1,0 +1,38 @@
+"""launch/submission.sh as a user starts it: from a train.csv and a test.csv to a complete submission."""
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.ranks.launch_ranks import REPO_ROOT
+
+pytestmark = [pytest.mark.ranks, pytest.mark.timeout(300)]
+
+SETTINGS = ("train.max_steps=2", "train.rows_per_step=8", "data.num_workers=0")
+
+
+def test_one_command_goes_from_two_files_to_a_submission(launch, tmp_path, sample_dir, cache_dir):
+    out = tmp_path / "with spaces" / "mine"
+    changes = [word for setting in (*SETTINGS, f"data.cache_dir={cache_dir}") for word in ("--set", setting)]
+    started = launch("submission.sh", sample_dir / "train.csv", sample_dir / "test.csv", out, *changes)
+    assert started.end() == 0, started.text()
+    submission = pd.read_csv(out / "submission.csv", dtype={"id": str})
+    given = pd.read_csv(sample_dir / "test.csv", dtype={"id": str})
+    assert submission["id"].tolist() == given["id"].tolist()
+    assert (submission.iloc[:, 1:].sum(axis=1) - 1).abs().max() < 1e-6
+    assert started.text().rstrip().endswith(f"submission: {out / 'submission.csv'}")
+
+
+def test_a_recipe_of_ones_own_takes_the_place_of_the_default(launch, tmp_path, sample_dir):
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(yaml.safe_dump({"train": {"rows_per_stepp": 3}}), encoding="utf-8")
+    started = launch("submission.sh", sample_dir / "train.csv", sample_dir / "test.csv", tmp_path / "out", recipe)
+    assert started.end() == 2
+    assert "did you mean 'rows_per_step'?" in started.text()
+
+
+def test_too_few_arguments_say_the_usage(launch):
+    started = launch("submission.sh", "train.csv")
+    assert started.end() == 2
+    assert "usage: bash launch/submission.sh TRAIN TEST OUT_DIR" in started.text()
+    assert (REPO_ROOT / "configs" / "minilm_demo.yaml").exists()
