@@ -23,7 +23,7 @@ KINDS = {
     "segments": {"pooling": "segments"},
     "cls_two_layer": {"head": "two_layer"},
     "segments_two_layer": {"pooling": "segments", "head": "two_layer"},
-    "lengths": {"pooling": "mean", "length_features": True},
+    "surface": {"pooling": "mean", "surface_features": True},
     "concat": {"kind": "siamese", "head": "concat"},
     "difference": {"kind": "siamese", "head": "difference"},
     "antisymmetric": {"kind": "siamese"},
@@ -120,7 +120,7 @@ def test_transformers_finds_the_encoder_of_every_other_kind_under_its_own_names(
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [("cls", "segments"), ("mean", "cls"), ("cls_two_layer", "cls"), ("antisymmetric", "cls"), ("mean", "lengths")],
+    [("cls", "segments"), ("mean", "cls"), ("cls_two_layer", "cls"), ("antisymmetric", "cls"), ("mean", "surface")],
 )
 def test_another_kind_takes_the_encoder_alone_and_a_new_head(family, tmp_path, first, second):
     built = move_off(build(family, **KINDS[first]))
