@@ -71,9 +71,9 @@ def predict(
     Of chosen/rejected pairs A is the chosen response; rows without an id get their number. soft_labels: a Parquet
     file to write besides, of the rows that the model could read with its probabilities as labels, for data.sources.
     """
-    check_soft_labels(soft_labels)
     run_dir = RunDir(run_folder)
     config = read_run_config(run_dir, overrides)
+    trained = read_what_labels_know(run_dir, soft_labels)
     parallel = start_parallel(config.parallel, config.run.deterministic)
     run = restore_run(config, run_dir, checkpoint, parallel)
     table, chances = infer_table(run, data, format, watch)
@@ -82,23 +82,31 @@ def predict(
     if parallel.is_main:
         write_submission(out, found.ids, found.chances)
         if soft_labels is not None:
-            label_rows(run, table, chances, soft_labels)
+            assert trained is not None
+            label_rows(run, table, chances, soft_labels, trained)
     num_prior = int(found.is_prior.sum())
     return PredictResult(out, len(found.ids), num_prior, found.num_left_out, found.set_aside, parallel.is_main)
 
 
-def check_soft_labels(path: Path | None) -> None:
-    """Raise DataError before any work if the file would not be known again by its name."""
-    if path is not None and path.suffix.lower() != ".parquet":
+def read_what_labels_know(run_dir: RunDir, path: Path | None) -> TrainedRows | None:
+    """Return what the teacher of soft labels has learnt from, before any work; None if none are asked for.
+
+    Raises DataError if the file would not be known again by its name, CheckpointError if nobody knows the rows.
+    """
+    if path is None:
+        return None
+    if path.suffix.lower() != ".parquet":
         raise DataError(f"--soft-labels {path} must end in .parquet: only such a file can say who its teacher was.")
+    return TrainedRows.read(run_dir.trained_rows)
 
 
-def label_rows(run: RestoredRun, table: TokenTable, chances: NDArray[np.float64], path: Path) -> None:
+def label_rows(
+    run: RestoredRun, table: TokenTable, chances: NDArray[np.float64], path: Path, trained: TrainedRows
+) -> None:
     """Write the table's rows with the model's probabilities (n, 3), and what the model has learnt from."""
     data = run.config.data
     settings = data.model_copy(update=prediction_policies(data))
     rows = pick(settings, table, np.arange(len(table), dtype=np.int64))
-    trained = TrainedRows.read(run.run_dir.trained_rows)
     write_soft_labels(path, rows, chances, trained, f"{run.run_dir.root.name}, step {run.step}")
 
 

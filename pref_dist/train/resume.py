@@ -87,6 +87,8 @@ def flatten(config: RunConfig) -> dict[str, str]:
     values = config.model_dump()
     for source in values["data"]["sources"] or ():
         del source["path"]
+    if values["train"]["distill"] is not None:
+        del values["train"]["distill"]["logits"]
     names = [name.split(".") for name in all_keys() if name not in PLACES]
     return {f"{section}.{key}": repr(values[section][key]) for section, key in names}
 

@@ -1,6 +1,7 @@
 """Pseudo-labels: what a teacher says of new rows is a source of training, unless it would carry labels over."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from pref_dist.data.leaks import TrainedRows
 from pref_dist.data.prepare import prepare
 from pref_dist.data.pseudo_labels import read_teacher, write_soft_labels
 from pref_dist.data.rows import Row, Turn
-from pref_dist.errors import DataError
+from pref_dist.errors import CheckpointError, DataError
 from pref_dist.evaluate.logits_file import read_logits
+from pref_dist.predict import predict
 from pref_dist.train.out_of_fold import plan_folds
 from tests.ranks.launch_ranks import check_ranks_succeeded
 from tests.ranks.run_verb import run_verb
@@ -109,12 +111,15 @@ def test_the_student_trains(labelled):
     assert json.loads((run_dir / "metrics.json").read_text())["num_rows"] < 200
 
 
-def test_another_kind_of_file_could_not_name_its_teacher_and_is_refused(labelled, sample_dir):
-    folder, run_dir, _ = labelled
-    arguments = ["predict", str(run_dir), "--data", str(sample_dir / "test.csv"), "--out", str(folder / "x.csv")]
-    result = run_verb("single", 1, [*arguments, "--soft-labels", str(folder / "x.csv")])[0]
-    assert result.exit_code == 3
-    assert "must end in .parquet" in result.stderr
+def test_labels_that_could_not_name_their_teacher_are_refused_before_any_work(labelled, sample_dir, tmp_path):
+    _, run_dir, _ = labelled
+    with pytest.raises(DataError, match=r"must end in \.parquet"):
+        predict(run_dir, sample_dir / "test.csv", tmp_path / "x.csv", soft_labels=tmp_path / "x.csv")
+    shutil.copytree(run_dir, tmp_path / "old")
+    (tmp_path / "old" / "trained_rows.parquet").unlink()
+    with pytest.raises(CheckpointError, match="does not tell which rows"):
+        predict(tmp_path / "old", sample_dir / "test.csv", tmp_path / "x.csv", soft_labels=tmp_path / "x.parquet")
+    assert not (tmp_path / "x.csv").exists()
 
 
 @pytest.fixture

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from pref_dist.config.load import load_config
+from pref_dist.config.load import load_config, with_values
 from pref_dist.config.train_section import DistillSection
 from pref_dist.data.prepare import prepare
 from pref_dist.errors import DataError
 from pref_dist.evaluate.logits_file import Origin, RowLogits, read_logits, write_logits
 from pref_dist.losses import cross_entropy, distillation_loss, smooth_targets
 from pref_dist.train.distill import find_teacher
+from pref_dist.train.resume import flatten
 from tests.ranks.launch_ranks import check_ranks_succeeded
 from tests.ranks.run_verb import largest_loss_difference, read_losses, run_verb
 
@@ -118,6 +119,16 @@ def test_smoothed_targets_are_keras_ones():
     logits = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
     by_torch = torch.nn.functional.cross_entropy(logits, target, label_smoothing=0.1, reduction="none")
     torch.testing.assert_close(cross_entropy(logits, smooth_targets(target, 0.1)), by_torch)
+
+
+def test_ranks_may_find_the_teachers_logits_at_other_places_but_not_weigh_them_otherwise(write_run):
+    asked = load_config(write_run("student")[0])
+    here, there, heavier = (
+        flatten(with_values(asked, train__distill={"logits": path, "weight": weight}))
+        for path, weight in (("/here/oof.parquet", 0.5), ("/there/oof.parquet", 0.5), ("/here/oof.parquet", 0.6))
+    )
+    assert here == there
+    assert here != heavier
 
 
 @pytest.mark.ranks
