@@ -22,10 +22,11 @@ KINDS: dict[str, dict[str, Mapping[str, Any]]] = {
     "mean": {"model": {"pooling": "mean"}},
     "last": {"model": {"pooling": "last", "weight_dtype": "fp64"}},
     "segments": {"model": {"pooling": "segments", "head": "two_layer"}},
+    "surface": {"model": {"surface_features": True}, "data": {"max_tokens": 48}},
     "two_layer": {"model": {"head": "two_layer", "head_dropout": 0.1}, "data": {"truncation": "last_rounds"}},
     "concat": {"model": {"kind": "siamese", "head": "concat"}, "data": {"template": "seed_siamese"}},
     "difference": {"model": {"kind": "siamese", "head": "difference"}},
-    "antisymmetric": {"model": {"kind": "siamese"}},
+    "antisymmetric": {"model": {"kind": "siamese", "surface_features": True}, "data": {"max_tokens": 64}},
     "decoder": {"model": {"kind": "decoder", "name": "llama"}},
     "lora": {"model": {**LORA, "name": "llama"}},
 }

@@ -24,7 +24,9 @@ KNOWN_PARTS: dict[ModelKind, tuple[tuple[Head, ...], tuple[Pooling, ...]]] = {
 
 class LoraSection(Section):
     rank: PositiveInt = Field(16, description="Rank of an adapter, the product of two narrow matrices.")
-    alpha: Positive = Field(32.0, description="What an adapter adds counts alpha / rank times.")
+    alpha: Positive | None = Field(
+        None, description="What an adapter adds counts alpha / rank times; null: twice the rank."
+    )
     dropout: Probability = Field(0.0, description="Dropout before each adapter.")
     modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = Field(
         "all-linear", description="Linear layers with an adapter: all of the model's layers, or by name: [q_proj, ...]."
@@ -70,7 +72,7 @@ class ModelSection(Section):
     surface_features: bool = Field(
         False,
         description="The head also reads how long prompt, A and B are and how they are laid out, before they are cut "
-        "(pref_dist/data/surface.py). It wants a larger train.head_learning_rate: 5e-3. Not for decoders.",
+        "(pref_dist/data/surface.py). It wants a larger train.head_learning_rate, such as 2e-3. Not for decoders.",
     )
     dropout: Probability = Field(0.0, description="Dropout of hidden states and attention in the encoder.")
     weight_dtype: Literal["fp32", "fp64"] = Field(

@@ -40,7 +40,7 @@ def add_adapters(module: nn.Module, backbone_name: str, settings: LoraSection, n
     backbone = module.get_submodule(backbone_name)
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,  # only ever divided by the rank
+        lora_alpha=2 * settings.rank if settings.alpha is None else settings.alpha,  # only ever divided by the rank
         lora_dropout=settings.dropout,
         target_modules=find_targets(backbone, settings, {name.removeprefix(prefix) for name in trained}),
         use_dora=settings.dora,

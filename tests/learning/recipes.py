@@ -97,7 +97,7 @@ def student(recipe: Callable[[Scene], None]) -> Callable[[Scene], None]:
 
 ANTISYMMETRIC: Settings = ("model.kind=siamese", "model.head=antisymmetric")
 # The head's rate is for what comes to it as plain numbers.
-SURFACE: Settings = ("model.surface_features=true", "train.head_learning_rate=5e-3")
+SURFACE: Settings = ("model.surface_features=true", "train.head_learning_rate=2e-3")
 
 RECIPES: dict[str, Callable[[Scene], None]] = {
     "joint_cls": single(),

@@ -74,7 +74,7 @@ MINILM_L6 = {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers":
 TINY_DISTILBERT = {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 2}
 # Three layers: one that looks everywhere, two that look at 128 tokens.
 TINY_MODERNBERT = {**TINY, **NO_SPECIAL_IDS, "num_hidden_layers": 3, "cls_token_id": None, "sep_token_id": None}
-TINY_GEMMA2 = {**TINY, **NO_SPECIAL_IDS, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+TINY_GEMMA2 = {**TINY, **NO_SPECIAL_IDS, "num_key_value_heads": 1, "head_dim": 8}
 
 FAMILIES = {
     "distilbert-base-uncased": Family("DistilBertConfig", {}, TINY_DISTILBERT, copy_wordpiece),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.tiny_llm import count_merges
 
-NUM_WORDS = 300
+NUM_WORDS = 1000
 BRACKETED = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")  # DeBERTa-v3's first ids
 MASK = "[MASK]"
 
@@ -20,7 +20,7 @@ def write_unigram(folder: Path, text: str) -> int:
     from transformers import DebertaV2Tokenizer
 
     characters = Counter(re.sub(r"\s", "", text))
-    words = {f"▁{word}": count for word, count in Counter(re.findall(r"[a-z]{2,}", text)).most_common(NUM_WORDS)}
+    words = {f"▁{word}": count for word, count in Counter(re.findall(r"[A-Za-z]{2,}", text)).most_common(NUM_WORDS)}
     counts = {"▁": text.count(" "), **characters, **words}
     total = sum(counts.values())
     pieces = sorted(((piece, math.log(count / total)) for piece, count in counts.items()), key=lambda pair: pair[::-1])

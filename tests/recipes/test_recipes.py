@@ -22,7 +22,7 @@ from tests.ranks.launch_ranks import REPO_ROOT, check_ranks_succeeded, run_ranks
 from tests.ranks.run_verb import launch_env, read_losses
 from tests.recipes.families import write_tiny
 
-pytestmark = [pytest.mark.ranks, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ranks, pytest.mark.timeout(900)]
 
 NUM_RANKS, NUM_STEPS = 2, 3
 # The way of sharing that fits the size of the published model.
@@ -50,7 +50,7 @@ def trained(folder, sample_dir, cache_dir):
     for backend in dict.fromkeys(BACKENDS.values()):
         path = folder / f"{backend}.json"
         path.write_text(json.dumps([job for recipe, job in jobs.items() if BACKENDS[recipe] == backend]))
-        ranks = run_ranks("tests.recipes.recipe_ranks", NUM_RANKS, [str(path)], launch_env(backend), timeout=300)
+        ranks = run_ranks("tests.recipes.recipe_ranks", NUM_RANKS, [str(path)], launch_env(backend), timeout=400)
         check_ranks_succeeded(ranks)
     return jobs
 

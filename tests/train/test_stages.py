@@ -2,17 +2,20 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import yaml
 
-from pref_dist.errors import ConfigError, ModelError
+from pref_dist.config.load import load_config
+from pref_dist.errors import CheckpointError, ConfigError, ModelError
 from pref_dist.files import write_json
 from pref_dist.models.source import find_model_folder
 from pref_dist.run_dir import RunDir
+from pref_dist.train.assemble import TrainOptions
+from pref_dist.train.run import train
+from pref_dist.train.stages import find_start_folder
+from tests.exported_kinds import infer_file
 from tests.ranks.many_runs import leave_as_killed, run_jobs
 from tests.ranks.run_verb import read_losses, read_weights
 from tests.tiny_runs import TinyRuns
@@ -53,8 +56,8 @@ def stages(runs):
 
 
 def start(run_yaml, *overrides):
-    command = [sys.executable, "-m", "pref_dist", "train", str(run_yaml)]
-    return subprocess.run([*command, *overrides], capture_output=True, text=True, timeout=120)
+    """Train in this process, which saves the start of another."""
+    return train(load_config(run_yaml, overrides), TrainOptions(show_step=lambda record: None))
 
 
 def best_weights(run_dir):
@@ -76,25 +79,20 @@ def test_a_second_stage_starts_from_the_best_weights_of_the_first(stages, name):
     assert bool(changed) == (first != second), "the head comes along where it is of the same kind"
 
 
-def test_the_start_is_said_in_a_line(stages):
+def test_the_start_is_said_in_a_line(stages, capsys):
     found, firsts = stages
     step = json.loads((firsts["mean"] / "best.json").read_text())["step"]
-    done = start(
-        found["mean_cls"].with_suffix(".yaml"),
-        "--fresh",
-        "--limit",
-        "8",
-        "--set",
-        "run.dir=" + str(found["mean_cls"]) + "_again",
-    )
-    line = next(line for line in done.stdout.splitlines() if line.startswith("start"))
+    again = str(found["mean_cls"]) + "_again"
+    start(found["mean_cls"].with_suffix(".yaml"), f"run.dir={again}", "train.max_steps=1")
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("start"))
     assert f"the encoder of {firsts['mean']}, step {step} (kind joint, pooling mean, head default)" in line
     assert "with a new head (now kind joint, pooling cls, head default)" in line
 
 
 def test_a_second_stage_needs_nothing_of_the_first_once_it_has_begun(runs, stages, sample_dir):
     found, firsts = stages
-    for name in ("cls_cls", "siamese_mean"):
+    names = ("cls_cls", "siamese_mean")
+    for name in names:
         half, whole = runs.folder / f"half_{name}", found[name]
         leave_as_killed(whole, half, 1)
         values = yaml.safe_load(whole.with_suffix(".yaml").read_text())
@@ -107,11 +105,9 @@ def test_a_second_stage_needs_nothing_of_the_first_once_it_has_begun(runs, stage
     for path, other in hidden.items():
         path.rename(other)
     try:
-        names = ("cls_cls", "siamese_mean")
-        run_jobs("single", 1, [{"config": str(runs.folder / f"half_{name}.yaml")} for name in names], runs.folder)
-        test, out = str(sample_dir / "test.csv"), str(runs.folder / "submission.csv")
-        command = [sys.executable, "-m", "pref_dist", "predict", str(found["cls_cls"]), "--data", test, "--out", out]
-        assert subprocess.run(command, timeout=120).returncode == 0
+        for name in names:
+            assert start(runs.folder / f"half_{name}.yaml").state == "finished"
+        assert len(infer_file(found["cls_cls"], sample_dir / "test.csv")) == 60
     finally:
         for path, other in hidden.items():
             other.rename(path)
@@ -138,22 +134,18 @@ def test_a_folder_of_folds_names_the_remedy(tmp_path):
         find_model_folder(str(tmp_path))
 
 
-def test_a_run_that_would_start_from_itself_from_adapters_or_from_damaged_weights_is_refused(
-    stages, write_run, tmp_path
-):
-    from pref_dist.config.load import load_config
-    from pref_dist.train.stages import find_start_folder
-
+def test_a_run_that_would_start_from_itself_or_from_adapters_is_refused(stages, write_run):
     _, firsts = stages
     name = str(firsts["cls"])
     with pytest.raises(ConfigError, match=r"the run's own folder.*another run\.dir"):
         find_start_folder(load_config(write_run("own", model={"name": name}, run={"dir": name})[0]), None)
     with pytest.raises(ConfigError, match=r"Export it first \(pref-dist export .* OUT\) and set model\.name=OUT"):
         find_start_folder(load_config(write_run("lora", model={"name": name, "lora": {"rank": 2}})[0]), None)
-    damaged = shutil.copytree(firsts["cls"], tmp_path / "damaged")
+
+
+def test_damaged_weights_of_the_first_stage_are_refused(stages, write_run, tmp_path):
+    damaged = shutil.copytree(stages[1]["cls"], tmp_path / "damaged")
     for path in damaged.glob("checkpoints/step_*/model-00000.safetensors"):
         path.write_bytes(path.read_bytes()[:-1] + b"x")
-    done = start(write_run("second", model={"name": str(damaged)})[0])
-    assert done.returncode == 5
-    assert "model.name=" in done.stderr
-    assert "its size or sha256 differs" in done.stderr
+    with pytest.raises(CheckpointError, match=r"model\.name=.*its size or sha256 differs"):
+        start(write_run("second", model={"name": str(damaged)})[0])
