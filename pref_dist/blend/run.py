@@ -149,5 +149,7 @@ def summarise(members: Sequence[Member], judgement: Judgement) -> dict[str, Any]
 def write_blend(place: RunDir, summary: dict[str, Any], blended: RowLogits, predicted: Completed | None) -> None:
     write_json(place.root / WEIGHTS_NAME, summary)
     write_logits(place.oof_logits, blended)
-    if predicted is not None:
+    if predicted is None:
+        place.submission.unlink(missing_ok=True)  # of other weights
+    else:
         write_submission(place.submission, predicted.ids, predicted.chances)

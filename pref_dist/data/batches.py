@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pref_dist.data.layout import BatchLayout, TokenRows
-from pref_dist.data.orders import SWAPPED_CLASSES, SWAPPED_SEGMENTS, swap_tokens
+from pref_dist.data.orders import SWAPPED_SEGMENTS, swap_tokens
+from pref_dist.data.pairs import swap_classes
 from pref_dist.data.plan import MicroBatch
 from pref_dist.data.surface import NUM_TEXTS
 from pref_dist.labels import NUM_CLASSES
@@ -70,11 +71,6 @@ def build_batch(
         line_rows=line_rows,
         teacher=None if teacher is None else torch.from_numpy(swap_classes(teacher[rows], is_swapped)),
     )
-
-
-def swap_classes(values: NDArray[np.float64], is_swapped: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return what belongs to the classes of rows (P, 3), with A's and B's exchanged where a row is swapped."""
-    return np.where(is_swapped[:, None], values[:, SWAPPED_CLASSES], values)
 
 
 def read_joint(

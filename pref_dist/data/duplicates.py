@@ -10,12 +10,12 @@ The time is that of a sort; the memory is a few words a row, and more only where
 import numpy as np
 from numpy.typing import NDArray
 
+from pref_dist.data.pairs import swap_classes
+
 Pairs = NDArray[np.uint64]
 Bools = NDArray[np.bool_]
 Targets = NDArray[np.floating]
 Rows = NDArray[np.int64]
-
-EXCHANGED = [1, 0, 2]  # where to read the probabilities of A, B and tie when A and B are exchanged
 
 
 def find_duplicate_pairs(pairs: Pairs, is_mirrored: Bools, targets: Targets) -> Rows:
@@ -25,7 +25,7 @@ def find_duplicate_pairs(pairs: Pairs, is_mirrored: Bools, targets: Targets) -> 
     so that no label is lost with the rows found.
     """
     rows, numbers = list_repeats(pairs)
-    labels = mirror_back(targets[rows], is_mirrored[rows])
+    labels = swap_classes(targets[rows], is_mirrored[rows])
     is_labelled = find_labelled(labels)
     repeats = ~starts_group(numbers)
     repeats[is_labelled] = repeats_earlier(np.column_stack((numbers, labels))[is_labelled])
@@ -38,7 +38,7 @@ def find_contradictions(pairs: Pairs, is_mirrored: Bools, targets: Targets) -> R
     A label is the most probable class of a target, after A and B are put into the pair's order.
     """
     rows, numbers = list_repeats(pairs)
-    labels = mirror_back(targets[rows], is_mirrored[rows])
+    labels = swap_classes(targets[rows], is_mirrored[rows])
     is_labelled = find_labelled(labels)
     rows, numbers, classes = rows[is_labelled], numbers[is_labelled], labels[is_labelled].argmax(axis=1)
     starts = np.flatnonzero(starts_group(numbers))
@@ -83,11 +83,6 @@ def repeats_earlier(lines: NDArray[np.number]) -> Bools:
     repeats = np.zeros(len(lines), dtype=bool)
     repeats[order[1:]] = (lines[order[1:]] == lines[order[:-1]]).all(axis=1)
     return repeats
-
-
-def mirror_back(targets: Targets, is_mirrored: Bools) -> Targets:
-    """Return targets (n, 3) whose A and B are the first and the second response of the sorted pair."""
-    return np.where(is_mirrored[:, None], targets[:, EXCHANGED], targets)
 
 
 def find_labelled(targets: Targets) -> Bools:

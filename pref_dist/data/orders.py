@@ -18,9 +18,7 @@ from pref_dist.errors import ConfigError
 
 EVEN_HANDED = ("fair", "last_rounds")
 
-# The classes of a swapped row: what was A's is B's, and a tie stays a tie.
-SWAPPED_CLASSES = (1, 0, 2)
-# Its segments: prompt, B, A.
+# The segments of a swapped row: prompt, B, A.
 SWAPPED_SEGMENTS = (0, 2, 1)
 
 _ORDER_KEY = np.uint64(0x6F72646572)  # "order": so that orders are not drawn by the words that draw the plan

@@ -90,11 +90,16 @@ def read_teacher(path: Path) -> TrainedRows | None:
 
 
 def check_teachers(sources: Sequence[PseudoSource], train: "Side", valid: "Side") -> None:
-    """Raise DataError if a teacher has learnt from rows that it labels here, or from what is held out.
+    """Raise DataError if a teacher has learnt from rows that it labels here or from what is held out, or labels that.
 
     Of its own rows the pair of answers counts: another pair under a prompt that it knows is a new row. Of the held-out
     rows the prompt counts, too, as in the split.
     """
+    if valid.table is not train.table and (scorers := find_pseudo_sources(valid.table)):
+        raise DataError(
+            f"data.valid={scorers[0].path} holds pseudo-labels, and a run is scored on what people have said. Name "
+            "labelled rows in data.valid, and put this file into data.sources."
+        )
     for source in sources:
         for teacher in source.teachers:
             own = Side(train.table, train.rows[source.holds(train.rows)])

@@ -55,8 +55,3 @@ def render_text(segments: Segments) -> str:
 
 def swap_turn(turn: Turn) -> Turn:
     return Turn(turn.prompt, turn.response_b, turn.response_a)
-
-
-def swap_target(target: tuple[float, float, float]) -> tuple[float, float, float]:
-    """The target of the swapped row: A and B change places, a tie stays a tie."""
-    return target[1], target[0], target[2]

@@ -47,7 +47,7 @@ class SiameseClassifier(EncoderClassifier):
         if self.surface is not None:
             embeddings_LH = torch.cat((embeddings_LH, self.surface(surface)), dim=-1)
         first_PH, second_PH = embeddings_LH[sides].unbind(dim=1)
-        # In full precision: the head is small, and compares what may differ little.
+        # In full precision (but in ZeRO's fp16 engine, which halves all weights): it compares what may differ little.
         with torch.autocast(input_ids.device.type, enabled=False):
             logits_PC = self.classifier(first_PH, second_PH)
         return SequenceClassifierOutput(logits=logits_PC)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pref_dist.config.train_section import DistillSection
-from pref_dist.data.batches import swap_classes
 from pref_dist.data.duplicates import find_shared
+from pref_dist.data.pairs import swap_classes
 from pref_dist.data.plan import Rows
 from pref_dist.data.prepare import Prepared
 from pref_dist.data.table import TokenTable
@@ -56,7 +56,7 @@ def find_teacher(settings: DistillSection, prepared: Prepared) -> Teacher:
     logits = np.full((len(table), found.logits.shape[1]), np.nan)
     origin = found.known_origin()
     is_swapped = origin.is_mirrored[places] != table.is_mirrored[rows]
-    logits[rows] = swap_classes(found.logits[places].astype(np.float64), is_swapped)
+    logits[rows] = swap_classes(found.logits[places], is_swapped)
     scored = prepared.valid_table.pairs[prepared.valid_rows]
     return Teacher(logits, len(find_shared(scored, origin.pairs)) if found.is_of_folds else 0)
 

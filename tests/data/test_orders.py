@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 
 from pref_dist.config.schema import DataSection
-from pref_dist.data.batches import build_batch, swap_classes
+from pref_dist.data.batches import build_batch
 from pref_dist.data.encode import RowEncoder
 from pref_dist.data.layout import BatchLayout
 from pref_dist.data.orders import build_swap_frame, can_swap, check_swap, draw_orders, swap_tokens
+from pref_dist.data.pairs import swap_classes
 from pref_dist.data.plan import MicroBatch, Plan
 from pref_dist.data.render import swap_turn
 from pref_dist.data.rows import Row

@@ -95,6 +95,13 @@ def test_a_student_that_holds_out_what_the_teacher_was_trained_on_is_refused(lab
         prepare_student(runs, tiny_model, folder / "new.parquet", fold=1)
 
 
+def test_pseudo_labels_are_nothing_to_be_scored_on(labelled, tiny_model):
+    folder, _, runs = labelled
+    run_yaml, _ = runs.write("scored", data={"valid": str(folder / "new.parquet")})
+    with pytest.raises(DataError, match=r"data.valid=.*new.parquet holds pseudo-labels.*data.sources"):
+        prepare(load_config(run_yaml), tiny_model)
+
+
 def test_labels_of_rows_that_the_teacher_was_trained_on_are_refused(labelled, tiny_model, sample_dir):
     folder, _, runs = labelled
     with pytest.raises(DataError, match=r"own.parquet has learnt from \d+ \(first: .* of its own \d+ rows"):

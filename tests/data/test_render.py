@@ -1,4 +1,4 @@
-from pref_dist.data.render import render_joint, render_text, swap_target
+from pref_dist.data.render import render_joint, render_text
 from pref_dist.data.rows import Turn
 
 ONE_TURN = (Turn("p", "a", "b"),)
@@ -20,8 +20,3 @@ def test_a_row_of_more_turns_keeps_their_order_one_piece_a_turn():
 def test_swapped_shows_b_as_the_first_response():
     prompt, response_a, response_b = render_joint(TWO_TURNS)
     assert render_joint(TWO_TURNS, swapped=True) == (prompt, response_b, response_a)
-
-
-def test_the_target_swaps_with_the_row_and_a_tie_stays():
-    assert swap_target((0.5, 0.3, 0.2)) == (0.3, 0.5, 0.2)
-    assert swap_target(swap_target((0.5, 0.3, 0.2))) == (0.5, 0.3, 0.2)
