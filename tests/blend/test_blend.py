@@ -155,6 +155,7 @@ def test_the_launcher_starts_it_on_several_ranks(trained, tmp_path):
 
 
 def test_single_runs_blend_on_the_rows_that_they_all_hold_out(trained, tmp_path):
+    (tmp_path / "submission.csv").write_text("of other weights")
     succeed("blend", trained / "one", trained / "two", "--out", tmp_path)
     rows, held_out = read_logits(tmp_path / "oof_logits.parquet"), read_logits(trained / "one" / "valid_logits.parquet")
     assert rows.row_ids == held_out.row_ids
