@@ -26,7 +26,7 @@ def measure_surface(rows: Sequence[Sequence[Turn]]) -> npt.NDArray[np.float32]:
     """Return (R, 3 * F): the surface of prompt, A and B of each row, given as its turns."""
     counts = [count_marks("\n".join(column)) for turns in rows for column in zip(*turns, strict=True)]
     surface: Any = np.log2(1.0 + np.array(counts, dtype=np.float64).reshape(-1, len(SURFACE_FEATURES))) - USUAL
-    return np.asarray(surface.reshape(len(rows), -1), dtype=np.float32)
+    return np.asarray(surface.reshape(len(rows), NUM_TEXTS * len(SURFACE_FEATURES)), dtype=np.float32)
 
 
 def count_marks(text: str) -> list[int]:
