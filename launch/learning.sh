@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains recipes on labelled rows, several seeds each, and prints what they score on other labelled rows. Goes on
-# where it was stopped. Two cores need 3 to 6 minutes for a recipe and seed on 2,000 rows.
+# where it was stopped. A recipe and seed on 2,000 rows took 7 to 11 minutes beside other work (EXPERIMENTS.md).
 #
 #   bash launch/learning.sh --train FILE --test FILE --out DIR [--recipes NAME...] [--seeds N] [--set KEY=VALUE]
 set -euo pipefail
