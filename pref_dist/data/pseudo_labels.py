@@ -127,8 +127,5 @@ class Side(NamedTuple):
 
 
 def describe_seen(source: PseudoSource, side: Side, places: Rows) -> str:
-    row = side.table.describe(int(side.rows[places[0]]))
-    return (
-        f"The teacher of data.sources {source.path} has learnt from {len(places):,} (first: row {row['row']} of "
-        f"{row['file']} with id {row['id']})"
-    )
+    first = side.table.name_row(int(side.rows[places[0]]))
+    return f"The teacher of data.sources {source.path} has learnt from {len(places):,} (first: {first})"

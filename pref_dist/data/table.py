@@ -170,6 +170,11 @@ class TokenTable:
         """Return {file, row, id} of a row, as people find it in its file."""
         return {**self.find_place(int(self.row_numbers[position])), "id": self.ids[position].as_py()}
 
+    def name_row(self, position: int) -> str:
+        """Return what an error calls a row."""
+        place = self.describe(position)
+        return f"row {place['row']} of {place['file']} with id {place['id']}"
+
     def _columns(self, name: str) -> list[npt.NDArray[Any]]:
         return [batch.column(name).to_numpy(zero_copy_only=False) for batch in self._batches]
 

@@ -73,8 +73,8 @@ def find_places(found: RowLogits, table: TokenTable, rows: Rows) -> Rows:
         missing = rows[~is_there]
         raise DataError(
             f"train.distill.logits={found.path} has no logits of {len(missing):,} of {len(rows):,} training rows "
-            f"(first: {name_row(table, missing[0])}). Let teachers of the same data.train give them: `train --folds`, "
-            "then its oof_logits.parquet."
+            f"(first: {table.name_row(int(missing[0]))}). Let teachers of the same data.train give them: "
+            "`train --folds`, then its oof_logits.parquet."
         )
     return np.asarray(order[places])
 
@@ -86,11 +86,6 @@ def check_held_out(found: RowLogits, table: TokenTable, rows: Rows, places: Rows
     if len(learnt):
         raise DataError(
             f"train.distill.logits={found.path}: the teacher has learnt from {len(learnt):,} of {len(rows):,} training "
-            f"rows (first: {name_row(table, learnt[0])}), so that it would hand their labels on. Use logits of rows "
-            "that their teacher has not seen: `train --folds`, then its oof_logits.parquet."
+            f"rows (first: {table.name_row(int(learnt[0]))}), so that it would hand their labels on. Use logits of "
+            "rows that their teacher has not seen: `train --folds`, then its oof_logits.parquet."
         )
-
-
-def name_row(table: TokenTable, position: int) -> str:
-    place = table.describe(int(position))
-    return f"row {place['row']} of {place['file']} with id {place['id']}"

@@ -58,7 +58,7 @@ def find_bad_losses(taken: TakenStep) -> list[int]:
 
 def name_rows(run: Assembled, rows: list[int], what: str = "loss") -> str:
     """Return a sentence that names every rank's `rows`, or an empty string where no rank has any; collective."""
-    named = [describe_row(run, row) for row in rows[:MOST_ROWS_NAMED]]
+    named = [run.train_table.name_row(row) for row in rows[:MOST_ROWS_NAMED]]
     everyone = enumerate(run.parallel.gather((len(rows), named)))
     parts = [
         f"{count} rows on rank {rank} ({', '.join(names)}{', ...' if count > len(names) else ''})"
@@ -66,11 +66,6 @@ def name_rows(run: Assembled, rows: list[int], what: str = "loss") -> str:
         if count
     ]
     return f"The {what} is not finite of {', '.join(parts)}." if parts else ""
-
-
-def describe_row(run: Assembled, row: int) -> str:
-    place = run.train_table.describe(row)
-    return f"row {place['row']} of {place['file']} with id {place['id']}"
 
 
 def name_gradients(run: Assembled, planned: PlannedStep) -> str:
