@@ -5,7 +5,7 @@ section 3.8). The same rows and seed give the same interval. With one prompt not
 is no interval, which is None here and null in a file.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +17,11 @@ Interval = tuple[float, float]
 
 NUM_RESAMPLES = 1000
 FEWEST_RESAMPLES = 100
-MAX_ROWS_DRAWN = 2e8  # by a statistic that has to look at all rows again for each resample
+# Some seconds' work each: 1,000 resamples of up to 200,000 prompts, and of 20,000 rows where all are looked at again.
+MAX_DRAWS_FOR_MEANS = 2e8
+MAX_DRAWS_FOR_STATISTICS = 2e7
 DRAWS_AT_ONCE = 2**18  # 2 MB of them
+MAX_SUMS_HELD = 2**26  # 512 MB
 INTERVAL = (2.5, 97.5)  # percentiles
 
 
@@ -37,26 +40,33 @@ def number_prompts(groups: Groups) -> Prompts:
 
 def bootstrap_mean(values: Array, groups: Groups, seed: int) -> Interval | None:
     """Return the interval of the mean of `values` (N,); of a paired difference, give the rows' differences."""
-    intervals = bootstrap_means(values[:, None], groups, seed)
-    return None if intervals is None else intervals[0]
+    drawn = draw_means([values], groups, seed)
+    return None if drawn is None else percentile_interval(drawn[:, 0])
 
 
-def bootstrap_means(values: Array, groups: Groups, seed: int) -> list[Interval] | None:
-    """Return the intervals of the means of the columns of `values` (N, K), all from the same 1,000 resamples.
+def draw_means(columns: Sequence[Array], groups: Groups, seed: int) -> Array | None:
+    """Return the means of K columns, (N,) each, over the rows of each resample: (resamples, K); None with one prompt.
 
-    Sums by prompt are all that a mean needs, so that memory is that of the prompts.
+    A mean needs no more than sums by prompt, and all columns see the same draws. Memory is bounded: some columns
+    are drawn after the others where there are many prompts.
     """
     prompts = number_prompts(groups)
     if prompts.number < 2:
         return None
-    columns = [*values.T, np.ones(len(values))]
-    sums = np.stack([np.bincount(prompts.places, weights=column) for column in columns], axis=1)
-    drawn = np.concatenate([counts @ sums for counts in draw_counts(prompts.number, seed, NUM_RESAMPLES)])
-    low, high = np.percentile(drawn[:, :-1] / drawn[:, -1:], INTERVAL, axis=0)
-    return list(zip(low.tolist(), high.tolist(), strict=True))
+    at_once = max(1, MAX_SUMS_HELD // prompts.number)
+    parts = [columns[start : start + at_once] for start in range(0, len(columns), at_once)]
+    return np.concatenate([draw_few_means(part, prompts, seed) for part in parts], axis=1)
 
 
-def bootstrap_statistics(measure: Callable[[Array], Array], groups: Groups, seed: int) -> Array | None:
+def draw_few_means(columns: Sequence[Array], prompts: Prompts, seed: int) -> Array:
+    weights = [*columns, np.ones(len(prompts.places))]
+    sums = np.stack([np.bincount(prompts.places, weights=column) for column in weights], axis=1)
+    num_resamples = count_resamples(prompts.number, MAX_DRAWS_FOR_MEANS)
+    drawn = np.concatenate([counts @ sums for counts in draw_counts(prompts.number, seed, num_resamples)])
+    return np.asarray(drawn[:, :-1] / drawn[:, -1:])
+
+
+def draw_statistics(measure: Callable[[Array], Array], groups: Groups, seed: int) -> Array | None:
     """Return what `measure` says of each resample, (resamples, K); None with one prompt.
 
     `measure` takes how often each row was drawn, (N,) float64, and returns K figures, NaN where one is not defined.
@@ -64,13 +74,13 @@ def bootstrap_statistics(measure: Callable[[Array], Array], groups: Groups, seed
     prompts = number_prompts(groups)
     if prompts.number < 2:
         return None
-    draws = draw_counts(prompts.number, seed, count_resamples(len(groups)))
+    draws = draw_counts(prompts.number, seed, count_resamples(len(groups), MAX_DRAWS_FOR_STATISTICS))
     return np.stack([measure(counts[prompts.places]) for several in draws for counts in several])
 
 
-def count_resamples(num_rows: int) -> int:
-    """Return 1,000 up to 200,000 rows, then as many as draw 200 million rows together, but at least 100."""
-    return int(np.clip(MAX_ROWS_DRAWN / num_rows, FEWEST_RESAMPLES, NUM_RESAMPLES))
+def count_resamples(size: int, max_draws: float) -> int:
+    """Return 1,000, or as many as together draw `max_draws` times from `size`, but at least 100."""
+    return int(np.clip(max_draws / size, FEWEST_RESAMPLES, NUM_RESAMPLES))
 
 
 def draw_counts(num_prompts: int, seed: int, num_resamples: int) -> Iterator[Array]:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pref_dist.errors import DataError
+from pref_dist.labels import NUM_CLASSES
 
 Array = NDArray[np.float64]
 
@@ -26,6 +27,15 @@ def row_log_losses(logits: Array, target: Array) -> Array:
     return np.asarray(-(target * log_probabilities(logits)).sum(axis=1))
 
 
+def row_brier_scores(logits: Array, target: Array) -> Array:
+    """Return sum_c (p - target)^2 (N,), 0 to 2 (Brier 1950); target (N, C) are class probabilities.
+
+    The mean over rows is the sum over classes of scikit-learn's binary `brier_score_loss` of each class against the
+    rest. For two classes, that is twice the binary one.
+    """
+    return np.asarray(((probabilities(logits) - target) ** 2).sum(axis=1))
+
+
 def score_logits(logits: Array, target: Array) -> dict[str, float | int]:
     """Return log_loss (nats), accuracy (of the most likely class) and num_rows."""
     return {
@@ -38,6 +48,24 @@ def score_logits(logits: Array, target: Array) -> dict[str, float | int]:
 def score_probabilities(chances: Array, target: Array) -> dict[str, float | int]:
     """The same for probabilities (N, C), which are kept at least 1e-15 away from 0."""
     return score_logits(np.log(np.clip(chances, 1e-15, 1.0)), target)
+
+
+def check_scored(logits: Array, target: Array, groups: NDArray[np.uint64]) -> None:
+    """Raise DataError unless there are rows, with finite logits (N, 3), targets (N, 3) and a prompt (N,) each."""
+    if not len(logits):
+        raise DataError("There are no rows to score. Give a data set, or a slice of one, with a labelled row at least.")
+    if logits.shape != (len(logits), NUM_CLASSES) or target.shape != logits.shape or groups.shape != logits.shape[:1]:
+        raise DataError(
+            f"Logits, targets and prompts of the same rows have the shapes {logits.shape}, {target.shape} and "
+            f"{groups.shape}; they should be (rows, {NUM_CLASSES}), (rows, {NUM_CLASSES}) and (rows,)."
+        )
+    for name, values in (("logits", logits), ("targets", target)):
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if len(bad):
+            raise DataError(
+                f"{len(bad):,} of {len(values):,} rows have {name} that are no finite numbers (first: row {bad[0]}, "
+                f"{values[bad[0]].tolist()}). Score rows that were all labelled and run."
+            )
 
 
 def uncertainty(logits: Array) -> Array:
