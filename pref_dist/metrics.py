@@ -50,16 +50,20 @@ def score_probabilities(chances: Array, target: Array) -> dict[str, float | int]
     return score_logits(np.log(np.clip(chances, 1e-15, 1.0)), target)
 
 
-def check_scored(logits: Array, target: Array, groups: NDArray[np.uint64]) -> None:
-    """Raise DataError unless there are rows, with finite logits (N, 3), targets (N, 3) and a prompt (N,) each."""
-    if not len(logits):
+def check_scored(predicted: Array, target: Array, groups: NDArray[np.uint64] | None = None) -> None:
+    """Raise DataError unless there are rows, all with finite logits or probabilities (N, 3) and targets (N, 3).
+
+    groups: the prompts of the rows (N,), where they are needed.
+    """
+    if not len(predicted):
         raise DataError("There are no rows to score. Give a data set, or a slice of one, with a labelled row at least.")
-    if logits.shape != (len(logits), NUM_CLASSES) or target.shape != logits.shape or groups.shape != logits.shape[:1]:
-        raise DataError(
-            f"Logits, targets and prompts of the same rows have the shapes {logits.shape}, {target.shape} and "
-            f"{groups.shape}; they should be (rows, {NUM_CLASSES}), (rows, {NUM_CLASSES}) and (rows,)."
-        )
-    for name, values in (("logits", logits), ("targets", target)):
+    shapes = [("predictions", predicted.shape, (len(predicted), NUM_CLASSES))]
+    shapes.append(("targets", target.shape, (len(predicted), NUM_CLASSES)))
+    shapes += [] if groups is None else [("prompts", groups.shape, (len(predicted),))]
+    for name, shape, wanted in shapes:
+        if shape != wanted:
+            raise DataError(f"The {name} of {len(predicted):,} rows have the shape {shape}, which should be {wanted}.")
+    for name, values in (("predictions", predicted), ("targets", target)):
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if len(bad):
             raise DataError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -130,7 +131,7 @@ def split(by: str, chosen: Bools, name: str, other: str) -> Iterator[tuple[str, 
 def cut_lengths(lengths: Ints) -> Iterator[tuple[str, str, Bools]]:
     places = np.searchsorted(LENGTH_BOUNDS, lengths, side="right")
     for place, name in enumerate(name_ranges((0, *LENGTH_BOUNDS))):
-        yield "characters of prompt, A and B", name, places == place
+        yield "length in characters", name, places == place
 
 
 def cut_differences(differences: Ints) -> Iterator[tuple[str, str, Bools]]:
@@ -140,10 +141,10 @@ def cut_differences(differences: Ints) -> Iterator[tuple[str, str, Bools]]:
     ordered = [(-place, f"B longer by {name}") for place, name in reversed(names)]
     ordered += [(0, "equally long"), *((place, f"A longer by {name}") for place, name in names)]
     for place, name in ordered:
-        yield "characters of A minus B", name, places == place
+        yield "length difference in characters", name, places == place
 
 
 def name_ranges(bounds: Sequence[int]) -> list[str]:
     """Return the name of the range from each bound to below the next one, the last one open."""
-    closed = [f"{low:,} to {high - 1:,}" for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+    closed = [f"{low:,} to {high - 1:,}" for low, high in pairwise(bounds)]
     return [*closed, f"{bounds[-1]:,} or more"]

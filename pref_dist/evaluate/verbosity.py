@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pref_dist.errors import DataError
 from pref_dist.evaluate.slices import RowFacts, check_facts
+from pref_dist.metrics import check_scored
 
 Array = NDArray[np.float64]
 
@@ -19,11 +19,10 @@ def measure_verbosity(facts: RowFacts, chances: Array, targets: Array) -> list[d
 
     low, high: characters of A minus characters of B, both inclusive, None where the range is open. predicted, real:
     win rate of A, P(A) + P(tie) / 2, by `chances` (N, 3) and by `targets` (N, 3), mean over the rows.
-    Raises DataError for no rows or other shapes.
+    Raises DataError for no rows, other shapes, or values that are not finite.
     """
     check_facts(facts, len(chances))
-    if not len(chances) or chances.shape != targets.shape:
-        raise DataError(f"Probabilities {chances.shape} and targets {targets.shape}: give both for at least one row.")
+    check_scored(chances, targets)
     predicted, real = win_rates(chances), win_rates(targets)
     described = []
     for low, high in list_ranges():
