@@ -20,18 +20,26 @@ def count_confusion(real: Labels, predicted: Labels, weights: Array | None = Non
 
 
 def class_precision(confusion: Array) -> Array:
-    """Return (3,) the share of rows that are of a class among those predicted to be; NaN where there are none."""
-    return divide(np.diagonal(confusion), confusion.sum(axis=0))
+    """Return (..., 3) the share of rows that are of a class among those predicted to be; NaN where there are none.
+
+    This and what follows take one confusion (3, 3) or many (..., 3, 3).
+    """
+    return divide(hits(confusion), confusion.sum(axis=-2))
 
 
 def class_recall(confusion: Array) -> Array:
-    """Return (3,) the share of rows predicted to be of a class among those that are; NaN where there are none."""
-    return divide(np.diagonal(confusion), confusion.sum(axis=1))
+    """Return (..., 3) the share of rows predicted to be of a class among those that are; NaN where there are none."""
+    return divide(hits(confusion), confusion.sum(axis=-1))
 
 
 def class_f1(confusion: Array) -> Array:
-    """Return (3,) the harmonic mean of precision and recall; NaN for a class that is neither real nor predicted."""
-    return divide(2 * np.diagonal(confusion), confusion.sum(axis=0) + confusion.sum(axis=1))
+    """Return (..., 3) the harmonic mean of precision and recall; NaN for a class neither real nor predicted."""
+    return divide(2 * hits(confusion), confusion.sum(axis=-2) + confusion.sum(axis=-1))
+
+
+def hits(confusion: Array) -> Array:
+    """Return (..., 3) the rows of each class that are predicted to be of it."""
+    return np.diagonal(confusion, axis1=-2, axis2=-1)
 
 
 def area_under_curve(ranking: Ranking, is_positive: NDArray[np.bool_], weights: Array) -> float:
@@ -47,11 +55,11 @@ def area_under_curve(ranking: Ranking, is_positive: NDArray[np.bool_], weights: 
     return float(positive @ (np.cumsum(negative) - negative / 2) / num_pairs)
 
 
-def mean_of_known(values: Array) -> float:
-    """Return the mean without NaN; NaN if there is nothing else."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
+def mean_of_known(values: Array) -> Array:
+    """Return the mean (...) over the last axis of values (..., K) without NaN; NaN where there is nothing else."""
+    is_known = ~np.isnan(values)
+    return divide(np.where(is_known, values, 0.0).sum(axis=-1), is_known.sum(axis=-1))
 
 
 def divide(parts: Array, totals: Array) -> Array:
-    return np.asarray(np.divide(parts, totals, out=np.full(len(totals), np.nan), where=totals > 0))
+    return np.asarray(np.divide(parts, totals, out=np.full(np.shape(totals), np.nan), where=np.asarray(totals) > 0))

@@ -57,12 +57,10 @@ def check_scored(predicted: Array, target: Array, groups: NDArray[np.uint64] | N
     """
     if not len(predicted):
         raise DataError("There are no rows to score. Give a data set, or a slice of one, with a labelled row at least.")
-    shapes = [("predictions", predicted.shape, (len(predicted), NUM_CLASSES))]
-    shapes.append(("targets", target.shape, (len(predicted), NUM_CLASSES)))
-    shapes += [] if groups is None else [("prompts", groups.shape, (len(predicted),))]
-    for name, shape, wanted in shapes:
-        if shape != wanted:
-            raise DataError(f"The {name} of {len(predicted):,} rows have the shape {shape}, which should be {wanted}.")
+    check_shape("predictions", predicted.shape, (len(predicted), NUM_CLASSES))
+    check_shape("targets", target.shape, (len(predicted), NUM_CLASSES))
+    if groups is not None:
+        check_shape("prompts", groups.shape, (len(predicted),))
     for name, values in (("predictions", predicted), ("targets", target)):
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if len(bad):
@@ -70,6 +68,11 @@ def check_scored(predicted: Array, target: Array, groups: NDArray[np.uint64] | N
                 f"{len(bad):,} of {len(values):,} rows have {name} that are no finite numbers (first: row {bad[0]}, "
                 f"{values[bad[0]].tolist()}). Score rows that were all labelled and run."
             )
+
+
+def check_shape(name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    if shape != wanted:
+        raise DataError(f"The {name} of {wanted[0]:,} rows have the shape {shape}, which should be {wanted}.")
 
 
 def uncertainty(logits: Array) -> Array:

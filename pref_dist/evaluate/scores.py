@@ -4,7 +4,6 @@ Targets may be soft. Log loss, Brier score and calibration error take them as th
 classes; accuracy, F1, AUC and the confusion matrix take their most likely class as the real one.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -70,7 +69,7 @@ def prepare_mean_area(logits: Array, real: NDArray[np.intp]) -> Callable[[Array]
 
     def measure(weights: Array) -> Array:
         areas = [area_under_curve(ranking, real == place, weights) for place, ranking in enumerate(rankings)]
-        return np.array([mean_of_known(np.array(areas))])
+        return mean_of_known(np.array([areas]))
 
     return measure
 
@@ -88,7 +87,7 @@ def find_intervals(logits: Array, targets: Array, groups: Groups, seed: int) -> 
     found = {
         "log_loss": percentile_interval(means[:, 0]),
         "accuracy": percentile_interval(confusions.trace(axis1=1, axis2=2)),
-        "macro_f1": percentile_interval(np.array([mean_of_known(class_f1(one)) for one in confusions])),
+        "macro_f1": percentile_interval(mean_of_known(class_f1(confusions))),
         "brier": percentile_interval(means[:, 1]),
         "ece": calibration_error_interval(np.array([column.mean() for column in gaps]), means[:, -len(gaps) :]),
         "auc": percentile_interval(areas[:, 0]),
@@ -122,6 +121,6 @@ def describe_classes(logits: Array, targets: Array) -> dict[str, dict[str, Any]]
     }
 
 
-def or_null(value: float) -> float | None:
-    """Return the value for a file; NaN, of which JSON knows nothing, becomes None."""
-    return None if math.isnan(value) else float(value)
+def or_null(value: float | Array) -> float | None:
+    """Return one number for a file; NaN, of which JSON knows nothing, becomes None."""
+    return None if np.isnan(value) else float(value)
