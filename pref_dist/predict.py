@@ -15,7 +15,7 @@ from pref_dist.data.pseudo_labels import write_soft_labels
 from pref_dist.data.table import TokenTable
 from pref_dist.errors import DataError
 from pref_dist.evaluate.restore import RestoredRun, read_run_config, restore_run
-from pref_dist.evaluate.run import pick
+from pref_dist.evaluate.texts import pick
 from pref_dist.metrics import probabilities
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.parallel import start_parallel

@@ -27,7 +27,7 @@ cache_dir_option = click.option(
 
 @click.group()
 def cache() -> None:
-    """Look after the token caches: see what is there, check it, remove it.
+    """Look after the caches of tokens and of baselines: see what is there, check it, remove it.
 
     \b
     Examples:
@@ -41,7 +41,7 @@ def cache() -> None:
 @cache_dir_option
 @as_json
 def list_(cache_dir: Path | None, as_json: bool) -> None:
-    """Show every entry: its size, rows, tokens, age, and how rows became tokens."""
+    """Show every entry: its size, rows, tokens, age, and how rows became tokens; or that it holds baselines."""
     from pref_dist.data.cache_care import list_entries
 
     folder = find_folder(cache_dir)
@@ -99,7 +99,7 @@ def clean(
         what = "stays, is being built" if one.in_use else "would be removed" if dry_run else "removed"
         click.echo(f"{one.name[:KEY_SHOWN]}  {render_bytes(one.num_bytes):>9}  {what}")
     gone = [one for one in removed if not one.in_use]
-    click.echo(f"{len(gone):,} folders, {render_bytes(sum(one.num_bytes for one in gone))}, in {folder}")
+    click.echo(f"{len(gone):,} entries and left-overs, {render_bytes(sum(one.num_bytes for one in gone))}, in {folder}")
 
 
 def find_folder(named: Path | None) -> Path:
@@ -122,7 +122,8 @@ def show_entries(entries: Sequence["EntrySummary"]) -> None:
     table.add_column("settings")
     table.add_column("built from", overflow="fold")
     for entry in entries:
-        cells = (f"{entry.num_rows:,}", f"{entry.num_tokens:,}") if not entry.damage else ("", "")
+        num_tokens = f"{entry.num_tokens:,}" if entry.kind == "tokens" else ""
+        cells = (f"{entry.num_rows:,}", num_tokens) if not entry.damage else ("", "")
         size, age = render_bytes(entry.num_bytes), f"{entry.age_days:.1f}"
         note = f"DAMAGED: {entry.damage}" if entry.damage else entry.built_from
         table.add_row(entry.key[:KEY_SHOWN], *cells, size, age, entry.settings, note)

@@ -5,6 +5,7 @@ A run that does not beat these has learnt nothing that a model is needed for.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ from pref_dist.metrics import score_probabilities
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
+# Raise it with every change of the numbers: what was kept of older ones is then never found again.
+FIT_VERSION = 1
 # Enough for the words that matter on 55k rows of the Arena task, which then take about a minute.
 MAX_WORDS = 30_000
 # Inverse strengths of the L2 penalty to choose from: where words say little, 1.0 is worse than the prior.
@@ -46,6 +49,13 @@ class Baselines:
         """
         targets = read_targets(rows)
         return {name: score_probabilities(probs, targets) for name, probs in self.predict(rows).items()}
+
+
+def describe_fit(seed: int) -> dict[str, Any]:
+    """Return all that decides the baselines besides the rows: the versions of what fits them included."""
+    libraries = {name: version(name) for name in ("numpy", "scipy", "scikit-learn")}
+    settings = {"max_words": MAX_WORDS, "penalties": PENALTY_STRENGTHS, "held_out_share": HELD_OUT_SHARE}
+    return {"version": FIT_VERSION, "seed": seed, **settings, **libraries}
 
 
 class Votes(NamedTuple):
@@ -100,14 +110,15 @@ def fit_tfidf_logistic(rows: Sequence[Row], votes: Votes, seed: int) -> tuple[Ca
 
     vectorizer = TfidfVectorizer(max_features=MAX_WORDS, sublinear_tf=True)
     try:
-        vectorizer.fit(texts_of(rows, "response_a") + texts_of(rows, "response_b"))
+        both = vectorizer.fit_transform(texts_of(rows, "response_a") + texts_of(rows, "response_b"))
     except ValueError:  # "empty vocabulary": no response has a word in it
         return measure_lengths, fit_prior(votes)
 
     def subtract_tfidf(rows: Sequence[Row]) -> Any:
         return vectorizer.transform(texts_of(rows, "response_a")) - vectorizer.transform(texts_of(rows, "response_b"))
 
-    return subtract_tfidf, fit_logistic(subtract_tfidf(rows), votes, seed)
+    # The words of the training rows are counted once: to transform them again would double the time.
+    return subtract_tfidf, fit_logistic(both[: len(rows)] - both[len(rows) :], votes, seed)
 
 
 def fit_logistic(features: Any, votes: Votes, seed: int) -> Any:

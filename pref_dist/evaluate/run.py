@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pref_dist.config.schema import DataSection
 from pref_dist.data.cache_build import BuildWatch
 from pref_dist.data.data_files import COMPRESSIONS, KINDS
 from pref_dist.data.leaks import TrainedRows, gather_trained_rows
@@ -19,11 +18,11 @@ from pref_dist.data.prepare import Prepared, write_json_lines
 from pref_dist.data.pseudo_labels import teachers_of
 from pref_dist.data.rows import Row
 from pref_dist.data.table import TokenTable
-from pref_dist.data.validate import read_checked_rows
 from pref_dist.errors import DataError
 from pref_dist.evaluate.baselines import fit_baselines
 from pref_dist.evaluate.logits_file import logits_of_table, write_logits
 from pref_dist.evaluate.restore import RestoredRun, read_run_config, restore_run
+from pref_dist.evaluate.texts import pick
 from pref_dist.files import write_json
 from pref_dist.metrics import score_logits, score_probabilities
 from pref_dist.run_dir import RunDir
@@ -171,17 +170,6 @@ def read_texts(run: RestoredRun, prepared: Prepared, table: TokenTable, rows: Ro
     settings, train = run.config.data, prepared.train_rows
     train_texts = pick(settings, prepared.train_table, train)
     return Texts(train_texts, prepared.train_table.weights[train], pick(settings, table, rows))
-
-
-def pick(settings: DataSection, table: TokenTable, rows: Rows) -> list[Row]:
-    """Return the rows at these positions (rising) as texts, read from their sources again."""
-    picked: list[Row] = []
-    for start, part in table.parts:
-        positions = rows[(rows >= start) & (rows < start + len(part))] - start
-        checked = read_checked_rows(part.request, settings.bad_rows, settings.checks).rows
-        by_number = {row.row: row for row in checked}
-        picked += [by_number[int(number)] for number in part.row_numbers[positions]]
-    return picked
 
 
 def find_trained_rows(run: RestoredRun, prepared: Prepared | None) -> TrainedRows | None:
