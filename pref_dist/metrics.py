@@ -1,7 +1,11 @@
-"""Log loss and accuracy from logits, in float64 on the host."""
+"""Log loss and accuracy from logits, and what two orders of A and B say together; in float64 on the host."""
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pref_dist.errors import DataError
 
 Array = NDArray[np.float64]
 
@@ -34,3 +38,40 @@ def score_logits(logits: Array, target: Array) -> dict[str, float | int]:
 def score_probabilities(chances: Array, target: Array) -> dict[str, float | int]:
     """The same for probabilities (N, C), which are kept at least 1e-15 away from 0."""
     return score_logits(np.log(np.clip(chances, 1e-15, 1.0)), target)
+
+
+def uncertainty(logits: Array) -> Array:
+    """Return the entropy (N,) of the probabilities of logits (N, C), in nats: 0 is sure, ln C knows nothing."""
+    logs = log_probabilities(logits)
+    chances = np.exp(logs)
+    # What is impossible adds nothing, also where its log is -inf.
+    entropies = -(chances * np.where(chances > 0, logs, 0.0)).sum(axis=1)
+    return np.asarray(np.maximum(0.0, entropies))
+
+
+def mean_of_orders(first: Array, second: Array) -> Array:
+    """Return logits (N, C), float64, whose softmax is the mean of both orders' probabilities.
+
+    `second` is already put back to the row's A and B. A row of NaN there was not run in the second order: it keeps
+    its first logits, bit by bit. Elsewhere the logits are logs of probabilities. Raises DataError where shapes
+    differ or only some of a row's logits are NaN.
+    """
+    is_run = rows_with_both(first, second)
+    mean = np.array(first, dtype=np.float64)
+    both = log_probabilities(first[is_run]), log_probabilities(second[is_run])
+    mean[is_run] = np.logaddexp(*both) - math.log(2)
+    return mean
+
+
+def rows_with_both(first: Array, second: Array) -> NDArray[np.bool_]:
+    """Return which rows (N,) were run in the second order, too. Raises DataError as `mean_of_orders` does."""
+    if first.shape != second.shape:
+        raise DataError(f"Logits of the two orders have the shapes {first.shape} and {second.shape}; give equal ones.")
+    is_missing = np.isnan(second)
+    torn = np.flatnonzero(is_missing.any(axis=1) & ~is_missing.all(axis=1))
+    if len(torn):
+        raise DataError(
+            f"{len(torn):,} of {len(second):,} rows have some logits of the second order, but not all (first: row "
+            f"{torn[0]}, {second[torn[0]].tolist()}). A row has all of them or, where it was not run, only NaN."
+        )
+    return np.asarray(~is_missing.all(axis=1))
