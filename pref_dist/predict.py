@@ -1,7 +1,10 @@
-"""The verb `predict`: the probabilities of any file's rows, complete and in its order."""
+"""The verb `predict`: the probabilities of any file's rows by one run or several, complete and in the file's order."""
 
+import shutil
+import sys
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +16,37 @@ from pref_dist.data.leaks import TrainedRows
 from pref_dist.data.prepare import prediction_policies
 from pref_dist.data.pseudo_labels import write_soft_labels
 from pref_dist.data.table import TokenTable
-from pref_dist.errors import DataError
-from pref_dist.evaluate.restore import RestoredRun, read_run_config, restore_run
+from pref_dist.errors import ConfigError, DataError
+from pref_dist.evaluate.asking import Asked, Asking, all_of, open_table
+from pref_dist.evaluate.calibration_file import Choice, choose_temperature
+from pref_dist.evaluate.completed import Completed, average, chances_of, complete, list_rows
+from pref_dist.evaluate.deadline import Deadline
+from pref_dist.evaluate.restore import RestoredRun, read_run_config
 from pref_dist.evaluate.texts import pick
-from pref_dist.metrics import probabilities
 from pref_dist.run_dir import RunDir
+from pref_dist.runtime.log import Speaker
 from pref_dist.runtime.parallel import start_parallel
 from pref_dist.submission import write_submission
 
-SMALLEST_PROBABILITY = 1e-12
-
 
 @dataclass(frozen=True)
-class Completed:
-    """Probabilities (N, 3) of every row that a submission can hold, in the order of the file.
+class PredictOptions:
+    """checkpoint: best, last or a step, of every run. format: the layout of the rows, None: each run's.
 
-    is_prior: (N,) whether the row was set aside and has the class shares. num_left_out and set_aside: as below.
+    watch_build: hears of a token cache that has to be built. soft_labels: a Parquet file to write besides, of the rows
+    that the models could read with their probabilities as labels, for data.sources. sample_submission: a file whose
+    columns and ids the submission must have. time_limit_minutes: counted from `started` (time.monotonic); what does
+    not fit any more is the second order of A and B (evaluate.swap), never a row.
     """
 
-    ids: list[str]
-    chances: NDArray[np.float64]
-    is_prior: NDArray[np.bool_]
-    num_left_out: int
-    set_aside: list[dict[str, Any]]
+    checkpoint: str | None = None
+    overrides: Sequence[str] = ()
+    format: str | None = None
+    watch_build: BuildWatch | None = None
+    soft_labels: Path | None = None
+    sample_submission: Path | None = None
+    time_limit_minutes: float | None = None
+    started: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,9 @@ class PredictResult:
     """num_rows: rows in the submission; num_prior: those of them that were set aside and got the class shares.
 
     num_left_out: rows of the file that no submission can hold (no id, or an id that stands there twice).
-    set_aside: {file, row, id, kind, detail} of both.
+    set_aside: {file, row, id, kind, detail} of both. runs: whose probabilities were averaged. num_both_orders: rows
+    that all of them read in both orders of A and B. temperatures: what each run's logits were divided by, None where
+    nothing was applied.
     """
 
     out: Path
@@ -51,45 +64,121 @@ class PredictResult:
     num_prior: int
     num_left_out: int
     set_aside: list[dict[str, Any]]
+    runs: list[str]
+    num_both_orders: int
+    temperatures: list[float | None]
     is_main: bool
 
 
-def predict(
-    run_folder: Path,
-    data: Path,
-    out: Path,
-    checkpoint: str | None = None,
-    overrides: Sequence[str] = (),
-    format: str | None = None,
-    watch: BuildWatch | None = None,
-    soft_labels: Path | None = None,
-) -> PredictResult:
-    """Predict every row of `data` on all ranks and write a submission; every rank calls it.
+def predict(run_folders: Sequence[Path], data: Path, out: Path, options: PredictOptions | None = None) -> PredictResult:
+    """Predict every row of `data` by the mean of all runs' probabilities and write a submission; every rank calls it.
 
-    Rows that fail a check cannot be read by the model; they get the training rows' class shares. Label
-    columns are passed over, whatever stands in them. `format` names the layout of `data`, None: the run's.
-    Of chosen/rejected pairs A is the chosen response; rows without an id get their number. soft_labels: a Parquet
-    file to write besides, of the rows that the model could read with its probabilities as labels, for data.sources.
+    Rows that fail a check cannot be read by a model; they get the training rows' class shares. Label columns are
+    passed over, whatever stands in them. Of chosen/rejected pairs A is the chosen response; rows without an id get
+    their number. What was done when the process was killed is found again beside `out` by the same call, on any number
+    of ranks. Raises PrefDistError; before any work if the runs or the sample do not go with the rows.
     """
-    run_dir = RunDir(run_folder)
-    config = read_run_config(run_dir, overrides)
-    trained = read_what_labels_know(run_dir, soft_labels)
-    parallel = start_parallel(config.parallel, config.run.deterministic)
-    run = restore_run(config, run_dir, checkpoint, parallel)
-    table, chances = infer_table(run, data, format, watch)
-    found = complete(run, table, chances)
+    options = options or PredictOptions()
+    run_dirs = [RunDir(folder) for folder in run_folders]
+    check_request(run_dirs, options)
+    configs = [read_run_config(run_dir, options.overrides) for run_dir in run_dirs]
+    trained = read_what_labels_know(run_dirs, options.soft_labels)
+    parallel = start_parallel(configs[0].parallel, configs[0].run.deterministic)
+    say = Speaker(parallel.is_main, sys.stderr).say
+    minutes = options.time_limit_minutes
+    deadline = None if minutes is None else Deadline(minutes, options.started)
+    asking = Asking(
+        parallel, data, parts_beside(out), say, options.checkpoint, options.format, options.watch_build,
+        options.sample_submission, deadline,
+    )  # fmt: skip
+    asked = asking.ask_all(list(zip(run_dirs, configs, strict=True)))
     parallel.stop()
+    # From here on rank 0 works alone; the others are done.
+    choices = [choose(run) for run in asked]
     if parallel.is_main:
-        write_submission(out, found.ids, found.chances)
-        if soft_labels is not None:
-            assert trained is not None
-            label_rows(run, table, chances, soft_labels, trained)
-    num_prior = int(found.is_prior.sum())
-    return PredictResult(out, len(found.ids), num_prior, found.num_left_out, found.set_aside, parallel.is_main)
+        for choice in filter(None, (choice.sentence for choice in choices)):
+            say(choice)
+        write_result(asked, choices, out, options.soft_labels, trained)
+    return describe_result(asked, choices, out, parallel.is_main)
 
 
-def read_what_labels_know(run_dir: RunDir, path: Path | None) -> TrainedRows | None:
-    """Return what the teacher of soft labels has learnt from, before any work; None if none are asked for.
+def check_request(run_dirs: Sequence[RunDir], options: PredictOptions) -> None:
+    """Raise ConfigError for what cannot be meant."""
+    if not run_dirs:
+        raise ConfigError("There is no run to predict by. Name one or several run folders.")
+    places = [run_dir.root.resolve() for run_dir in run_dirs]
+    if len(set(places)) < len(places):
+        twice = next(place for place in places if places.count(place) > 1)
+        raise ConfigError(f"{twice} stands twice among the runs, which would count it double. Name each once.")
+    minutes = options.time_limit_minutes
+    if minutes is not None and not minutes > 0.0:
+        raise ConfigError(f"--time-limit-minutes={minutes:g} must be more than 0.")
+
+
+def parts_beside(out: Path) -> Path:
+    """Return where finished batches are kept until the submission `out` is written."""
+    return out.with_name(f".{out.name}.parts")
+
+
+def choose(asked: Asked) -> Choice:
+    """Decide on the temperature of one run's answers."""
+    settings, answers = asked.config.evaluate, asked.answers
+    wanted = {"none": 0, "selective": int(np.ceil(settings.swap_share * len(answers))), "full": len(answers)}
+    is_whole = int(answers.has_both.sum()) >= wanted[settings.swap]
+    return choose_temperature(asked.run_dir, settings, asked.step, is_whole)
+
+
+def write_result(
+    asked: Sequence[Asked], choices: Sequence[Choice], out: Path, soft_labels: Path | None, trained: TrainedRows | None
+) -> None:
+    """Write the submission, and the soft labels where they are asked for; then the parts have served."""
+    parts = [
+        complete(run.rows, chances_of(run.answers, choice.temperature), run.class_shares)
+        for run, choice in zip(asked, choices, strict=True)
+    ]
+    found = parts[0] if len(parts) == 1 else average(parts)
+    check_is_whole(found, asked[0].table)
+    write_submission(out, found.ids, found.chances)
+    if soft_labels is not None:
+        assert trained is not None
+        label_rows(asked, choices, soft_labels, trained)
+    shutil.rmtree(parts_beside(out), ignore_errors=True)
+
+
+def check_is_whole(found: Completed, table: TokenTable) -> None:
+    if len(found) + found.num_left_out != table.num_rows_in_file:
+        raise RuntimeError(
+            f"The submission would hold {len(found):,} of the {table.num_rows_in_file:,} rows of the file, and "
+            f"{found.num_left_out:,} cannot be in it. This is a bug."
+        )
+
+
+def describe_result(asked: Sequence[Asked], choices: Sequence[Choice], out: Path, is_main: bool) -> PredictResult:
+    rows = asked[0].rows
+    both = np.all([place_rows(run) for run in asked], axis=0)
+    is_prior = np.all([run.rows.is_prior for run in asked], axis=0)
+    return PredictResult(
+        out,
+        len(rows),
+        int(is_prior.sum()),
+        rows.num_left_out,
+        rows.set_aside,
+        [str(run.run_dir.root) for run in asked],
+        int(both.sum()),
+        [choice.temperature if choice.is_applied else None for choice in choices],
+        is_main,
+    )
+
+
+def place_rows(asked: Asked) -> NDArray[np.bool_]:
+    """Return (N,) whether each row of the file was read in both orders."""
+    both = np.zeros(len(asked.rows), np.bool_)
+    both[~asked.rows.is_prior] = asked.answers.has_both
+    return both
+
+
+def read_what_labels_know(run_dirs: Sequence[RunDir], path: Path | None) -> TrainedRows | None:
+    """Return what the teachers of soft labels have learnt from, before any work; None if none are asked for.
 
     Raises DataError if the file would not be known again by its name, CheckpointError if nobody knows the rows.
     """
@@ -97,53 +186,35 @@ def read_what_labels_know(run_dir: RunDir, path: Path | None) -> TrainedRows | N
         return None
     if path.suffix.lower() != ".parquet":
         raise DataError(f"--soft-labels {path} must end in .parquet: only such a file can say who its teacher was.")
-    return TrainedRows.read(run_dir.trained_rows)
+    trained = TrainedRows.read(run_dirs[0].trained_rows)
+    for run_dir in run_dirs[1:]:
+        trained = trained.joined_with(TrainedRows.read(run_dir.trained_rows))
+    return trained
 
 
-def label_rows(
-    run: RestoredRun, table: TokenTable, chances: NDArray[np.float64], path: Path, trained: TrainedRows
-) -> None:
-    """Write the table's rows with the model's probabilities (n, 3), and what the model has learnt from."""
-    data = run.config.data
+def label_rows(asked: Sequence[Asked], choices: Sequence[Choice], path: Path, trained: TrainedRows) -> None:
+    """Write the rows that the models could read with the mean of their probabilities, and what they have learnt from.
+
+    Raises DataError if one of several runs has set aside other rows than the first.
+    """
+    first = asked[0]
+    for run in asked[1:]:
+        if not np.array_equal(run.table.row_numbers, first.table.row_numbers):
+            raise DataError(
+                f"{run.run_dir.root} has set aside other rows than {first.run_dir.root}, so that --soft-labels cannot "
+                "hold the mean of both. Write it with one run, or with runs of the same data.bad_rows and data.checks."
+            )
+    data = first.config.data
     settings = data.model_copy(update=prediction_policies(data))
-    rows = pick(settings, table, np.arange(len(table), dtype=np.int64))
-    write_soft_labels(path, rows, chances, trained, f"{run.run_dir.root.name}, step {run.step}")
+    chances = chances_of(first.answers, choices[0].temperature)
+    for run, choice in zip(asked[1:], choices[1:], strict=True):
+        chances += chances_of(run.answers, choice.temperature)
+    teachers = " + ".join(f"{run.run_dir.root.name}, step {run.step}" for run in asked)
+    rows = pick(settings, first.table, all_of(first.table))
+    write_soft_labels(path, rows, chances / len(asked), trained, teachers)
 
 
 def predict_table(run: RestoredRun, data: Path, format: str | None, watch: BuildWatch | None) -> Completed:
-    """Return what a restored run says of every row of a file, on every rank; collective."""
-    return complete(run, *infer_table(run, data, format, watch))
-
-
-def infer_table(
-    run: RestoredRun, data: Path, format: str | None, watch: BuildWatch | None
-) -> tuple[TokenTable, NDArray[np.float64]]:
-    """Return the rows of a file that the model can read, and its probabilities (n, 3) of them; collective."""
-    table = run.open_rows(data, format, with_labels=False, watch=watch)
-    run.parallel.check_agreement({"the rows": table.digest})
-    logits = run.infer(table, np.arange(len(table), dtype=np.int64))
-    return table, probabilities(logits.astype(np.float64))
-
-
-def complete(run: RestoredRun, table: TokenTable, chances: NDArray[np.float64]) -> Completed:
-    """Add the rows that were set aside, and put all into the order of the file."""
-    numbers = [int(number) for number in table.row_numbers]
-    ids = table.ids.to_pylist()
-    known = set(ids)
-    prior: list[int] = []
-    for record in table.set_aside_rows:
-        if record["id"] and record["id"] not in known:
-            known.add(record["id"])
-            prior.append(int(record["row"]))
-            ids.append(record["id"])
-    shares = np.tile(np.asarray(run.class_shares), (len(prior), 1))
-    joined = keep_inside(np.concatenate([chances, shares]))
-    order = np.argsort(np.asarray(numbers + prior), kind="stable")
-    num_left_out = len(table.set_aside_rows) - len(prior)
-    return Completed([ids[place] for place in order], joined[order], order >= len(table), num_left_out, table.set_aside)
-
-
-def keep_inside(chances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return probabilities (N, 3) of which none is 0, so that no single row can cost infinitely much."""
-    inside = np.maximum(chances, SMALLEST_PROBABILITY)
-    return np.asarray(inside / inside.sum(axis=1, keepdims=True))
+    """Return what a restored run says of every row of a file, without a temperature, on every rank; collective."""
+    table = open_table(run, data, format, watch)
+    return complete(list_rows(table), chances_of(run.infer(table, all_of(table))), run.class_shares)

@@ -54,6 +54,16 @@ class RunDir:
         return self.root / "evaluations"
 
     @property
+    def calibration(self) -> Path:
+        """The temperature that was fitted on the run's held-out rows (evaluate/calibration_file.py)."""
+        return self.root / "calibration.json"
+
+    @property
+    def parts(self) -> Path:
+        """What an evaluation that was interrupted has done so far (evaluate/parts.py)."""
+        return self.root / ".parts"
+
+    @property
     def rows_set_aside(self) -> Path:
         return self.root / "rows_set_aside.jsonl"
 

@@ -54,4 +54,4 @@ def infer_file(run_dir: Path, path: Path) -> NDArray[np.float32 | np.float64]:
     config = read_run_config(RunDir(run_dir), ())
     run = restore_run(config, RunDir(run_dir), None, start_parallel(config.parallel))
     table = run.open_rows(path, with_labels=False)
-    return run.infer(table, np.arange(len(table), dtype=np.int64))
+    return run.infer(table, np.arange(len(table), dtype=np.int64)).logits

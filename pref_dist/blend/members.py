@@ -113,7 +113,9 @@ def pick_rows(rows: RowLogits, order: NDArray[np.int64]) -> RowLogits:
     """Return the rows at these places; their origin is that of the first member's rows, which are the same."""
     assert rows.targets is not None
     ids = [rows.row_ids[place] for place in order]
-    return replace(rows, row_ids=ids, logits=rows.logits[order], targets=rows.targets[order], origin=None, folds=None)
+    return replace(
+        rows, row_ids=ids, logits=rows.logits[order], targets=rows.targets[order], origin=None, folds=None, answers=None
+    )
 
 
 def check_targets(rows: RowLogits, first: Member) -> None:

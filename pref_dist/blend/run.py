@@ -12,11 +12,12 @@ from pref_dist.blend.gain import Judgement, judge_blend
 from pref_dist.blend.members import WEIGHTS_NAME, Member, read_members
 from pref_dist.blend.pool import Pool
 from pref_dist.data.cache_build import BuildWatch
-from pref_dist.errors import ConfigError, DataError
+from pref_dist.errors import ConfigError
+from pref_dist.evaluate.completed import Completed, average, check_same_ids, keep_inside
 from pref_dist.evaluate.logits_file import RowLogits, write_logits
 from pref_dist.evaluate.restore import read_run_config, restore_run
 from pref_dist.files import write_json
-from pref_dist.predict import Completed, keep_inside, predict_table
+from pref_dist.predict import predict_table
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.memory import release
 from pref_dist.runtime.parallel import Parallel, start_parallel
@@ -80,12 +81,12 @@ def check_out(out: Path, roots: Sequence[Path]) -> None:
 def predict_all(members: Sequence[Member], pool: Pool, parallel: Parallel, options: BlendOptions) -> Completed:
     """Return the blended probabilities of every row of a file, in its order."""
     parts = [average([predict_one(run, parallel, options) for run in member.runs]) for member in members]
-    check_same_ids(parts, members)
+    check_same_ids(parts, [member.root for member in members])
     mixed, logs = pool.mix(stack(parts)), pool.log_chances(stack(parts))
     # A row that no member could read has class shares, which know nothing that a temperature could sharpen.
     is_prior = np.all([part.is_prior for part in parts], axis=0)
     blended = np.where(is_prior[:, None], mixed, np.exp(logs))
-    return Completed(parts[0].ids, keep_inside(blended), is_prior, parts[0].num_left_out, parts[0].set_aside)
+    return Completed(parts[0].ids, is_prior, parts[0].num_left_out, parts[0].set_aside, keep_inside(blended))
 
 
 def predict_one(run_dir: RunDir, parallel: Parallel, options: BlendOptions) -> Completed:
@@ -98,25 +99,8 @@ def predict_one(run_dir: RunDir, parallel: Parallel, options: BlendOptions) -> C
     return completed
 
 
-def average(parts: Sequence[Completed]) -> Completed:
-    """Return the mean of the folds' probabilities; all of them read the same rows by the same settings."""
-    first = parts[0]
-    return Completed(first.ids, stack(parts).mean(axis=0), first.is_prior, first.num_left_out, first.set_aside)
-
-
 def stack(parts: Sequence[Completed]) -> Array:
     return np.stack([part.chances for part in parts])
-
-
-def check_same_ids(parts: Sequence[Completed], members: Sequence[Member]) -> None:
-    for part, member in zip(parts, members, strict=True):
-        if part.ids != parts[0].ids:
-            differ = set(part.ids) ^ set(parts[0].ids)
-            raise DataError(
-                f"{member.root} reads other rows of the file than {members[0].root}: {len(part.ids):,} and "
-                f"{len(parts[0].ids):,} ids, {len(differ):,} in one of them alone (first: {min(differ, default='')}). "
-                "Their data.format differ; name one by --format."
-            )
 
 
 def describe_blend(members: Sequence[Member], log_chances: Array) -> RowLogits:

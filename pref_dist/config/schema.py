@@ -16,6 +16,7 @@ from pref_dist.findings import Kind, Policies, Policy
 Backend = Literal["single", "ddp", "zero0", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload", "fsdp2"]
 DataFormat = Literal["auto", "lmsys", "plain", "wsdm", "arena", "pairs"]
 SplitMethod = Literal["grouped_hash", "grouped_stratified", "random_stratified"]
+EvaluateSwap = Literal["none", "full", "selective"]
 Template = Literal["joint", "chat", "siamese", "seed_joint", "seed_siamese"]
 Truncation = Literal["fair", "last_rounds", "left", "right"]
 
@@ -158,6 +159,20 @@ class EvaluateSection(Section):
     every_steps: PositiveInt | None = Field(None, description="Evaluate after so many steps (besides every_epochs).")
     every_epochs: Positive | None = Field(1.0, description="Evaluate after so many epochs; the end always evaluates.")
     token_budget: PositiveInt = Field(16384, description="Most tokens of one evaluation batch, padding included.")
+    swap: EvaluateSwap = Field(
+        "none",
+        description="Orders of A and B wherever logits are made (validation, evaluate, predict, blend). full: both, "
+        "and the mean of their probabilities counts; selective: the second one only of the most uncertain rows. A "
+        "siamese model encodes a row once for both, so that selective is full there.",
+    )
+    swap_share: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.3, description="selective: the share of rows, those of the largest entropy, that get the second order."
+    )
+    calibrate: Literal["none", "temperature"] = Field(
+        "none",
+        description="temperature: predict divides logits by the temperature in the run's calibration.json, if that was "
+        "fitted on logits of the same step and evaluate.swap and its gain's interval excludes zero.",
+    )
 
 
 class RunConfig(Section):
@@ -200,5 +215,6 @@ CHANGEABLE = frozenset(
         "train.max_skipped_steps",
         "train.early_stop_patience",  # no step depends on it, but which is the last
         "evaluate.token_budget",
+        "evaluate.calibrate",  # of predictions alone; evaluate.swap decides which step is the best
     }
 )

@@ -89,3 +89,4 @@ def check_template(config: RunConfig) -> None:
             f"Use data.template={fitting} (prepare and inspect take {template} too), or another model.kind."
         )
     check_swap(config.data, "train.swap", config.train.swap)
+    check_swap(config.data, "evaluate.swap", config.evaluate.swap)

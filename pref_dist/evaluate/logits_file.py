@@ -3,7 +3,9 @@
 | column | type | what it holds |
 |---|---|---|
 | row_id | string | the id in the row's source |
-| logit_a, logit_b, logit_tie | float | as the model gave them, no rounding |
+| logit_a, logit_b, logit_tie | float | what counts: as the model gave them, or of both orders the log of the mean |
+| first_logit_a, ... | float | only where there is a second order: of the row as it stands in its file |
+| second_logit_a, ... | float | then: shown with A and B exchanged, put back into the row's own; null where not run |
 | target | 3 x float64 | probabilities of A, B, tie to score against; null where there is no label |
 | group, pair | uint64 | hashes of the prompt and of both answers (`data/folds.py`, `data/pairs.py`) |
 | is_mirrored | bool | whether A and B stand in the other order than `pair` hashes them in |
@@ -24,9 +26,12 @@ from pref_dist.data.leaks import TrainedRows
 from pref_dist.data.plan import Rows
 from pref_dist.data.table import TokenTable
 from pref_dist.errors import DataError
+from pref_dist.evaluate.answers import Answers, Logits
 from pref_dist.files import write_bytes
 
 LOGIT_COLUMNS = ("logit_a", "logit_b", "logit_tie")
+FIRST_COLUMNS = tuple(f"first_{name}" for name in LOGIT_COLUMNS)
+SECOND_COLUMNS = tuple(f"second_{name}" for name in LOGIT_COLUMNS)
 NOTES_PREFIX = "pref_dist."
 REMEDY = "Write it again by `pref-dist evaluate RUN_DIR` on the run's own rows; a file from elsewhere cannot be used."
 
@@ -48,6 +53,7 @@ class Origin:
 class RowLogits:
     """Logits (n, 3) of n rows in the order A, B, tie, and their targets (n, 3), None without labels.
 
+    answers: of both orders of A and B, where there is a second one; `logits` are made of them.
     origin: None in a file from elsewhere; `known_origin` insists. folds: (n,) in oof_logits.parquet.
     notes: what else the file says, such as step and fold.
     """
@@ -59,6 +65,7 @@ class RowLogits:
     folds: NDArray[np.int32] | None = None
     notes: dict[str, str] = field(default_factory=dict)
     path: Path | None = None
+    answers: Answers | None = None
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -95,16 +102,18 @@ class RowLogits:
 def logits_of_table(
     table: TokenTable,
     rows: Rows,
-    logits: NDArray[np.floating],
+    answers: Answers,
     trained: TrainedRows | None,
     notes: dict[str, str] | None = None,
 ) -> RowLogits:
-    """Return logits (n, 3) with all that the table knows of their `rows` (n,). trained: None if nobody knows."""
+    """Return answers (n) with all that the table knows of their `rows` (n,). trained: None if nobody knows."""
     groups, pairs = table.groups[rows], table.pairs[rows]
     held_out = None if trained is None else ~trained.were_seen(groups, pairs)
     origin = Origin(groups, pairs, table.is_mirrored[rows], held_out)
     targets = table.targets[rows] if table.is_labelled else None
-    return RowLogits(table.ids.take(rows).to_pylist(), logits, targets, origin, notes=notes or {})
+    both = answers if answers.second is not None else None
+    ids = table.ids.take(rows).to_pylist()
+    return RowLogits(ids, answers.logits, targets, origin, notes=notes or {}, answers=both)
 
 
 def write_logits(path: Path, rows: RowLogits) -> None:
@@ -116,6 +125,7 @@ def render_logits(rows: RowLogits) -> bytes:
     """Return the content of such a file; the same rows give the same bytes."""
     columns: dict[str, Any] = {"row_id": pa.array(rows.row_ids, pa.large_string())}
     columns |= {name: pa.array(rows.logits[:, place]) for place, name in enumerate(LOGIT_COLUMNS)}
+    columns |= render_orders(rows.answers)
     targets = [None] * len(rows) if rows.targets is None else list(rows.targets)
     columns["target"] = pa.array(targets, pa.list_(pa.float64(), 3))
     if rows.origin is not None:
@@ -131,14 +141,23 @@ def render_logits(rows: RowLogits) -> bytes:
     return bytes(sink.getvalue())
 
 
+def render_orders(answers: Answers | None) -> dict[str, Any]:
+    """Return the columns of both orders; a row without the second one is null there."""
+    if answers is None or answers.second is None:
+        return {}
+    first, second, is_missing = answers.first, answers.second, ~answers.has_both
+    columns = {name: pa.array(first[:, place]) for place, name in enumerate(FIRST_COLUMNS)}
+    return columns | {name: pa.array(second[:, place], mask=is_missing) for place, name in enumerate(SECOND_COLUMNS)}
+
+
 def read_logits(path: Path) -> RowLogits:
     """Raises DataError if the file is missing, damaged, or has not even ids, logits and targets."""
     try:
         table = pq.read_table(path)
-        logits = np.stack([table[name].to_numpy() for name in LOGIT_COLUMNS], axis=1).astype(np.float64)
         return RowLogits(
             row_ids=table["row_id"].to_pylist(),
-            logits=logits,
+            logits=read_columns(table, LOGIT_COLUMNS),
+            answers=read_answers(table),
             targets=read_targets(table),
             origin=read_origin(table),
             folds=table["fold"].to_numpy() if "fold" in table.column_names else None,
@@ -147,6 +166,18 @@ def read_logits(path: Path) -> RowLogits:
         )
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         raise DataError(f"{path} cannot be read as a file of logits: {error}. {REMEDY}") from error
+
+
+def read_columns(table: Any, names: tuple[str, ...]) -> Logits:
+    """Return (n, 3) float64; NaN where there is a null."""
+    return np.stack([table[name].to_numpy() for name in names], axis=1).astype(np.float64)
+
+
+def read_answers(table: Any) -> Answers | None:
+    """Return what was said in both orders; None where there was but one."""
+    if not {*FIRST_COLUMNS, *SECOND_COLUMNS} <= set(table.column_names):
+        return None
+    return Answers(read_columns(table, FIRST_COLUMNS), read_columns(table, SECOND_COLUMNS))
 
 
 def read_targets(table: Any) -> NDArray[np.float64] | None:

@@ -1,12 +1,11 @@
 """Opens a trained run for evaluation or prediction: its config, its weights, its tokenizer."""
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from pref_dist.config.load import apply_override, build_config, read_config_file
@@ -14,13 +13,18 @@ from pref_dist.config.model_section import ModelSection
 from pref_dist.config.schema import RunConfig
 from pref_dist.data.cache import default_cache_dir, open_tokens
 from pref_dist.data.cache_build import BuildWatch
+from pref_dist.data.cache_entry import digest_json
 from pref_dist.data.encode import TokenizerSpec, load_tokenizer
 from pref_dist.data.layout import BatchLayout, build_layout
+from pref_dist.data.orders import check_swap
 from pref_dist.data.plan import Rows
 from pref_dist.data.prepare import Prepared, digest_rows, prediction_policies, prepare
 from pref_dist.data.table import TokenTable
 from pref_dist.errors import CheckpointError, ConfigError, DataError, ModelError
-from pref_dist.evaluate.infer import build_task, infer_logits
+from pref_dist.evaluate.answers import Answers
+from pref_dist.evaluate.infer import InferenceTask, build_task
+from pref_dist.evaluate.orders import answer_rows
+from pref_dist.evaluate.parts import Work
 from pref_dist.files import read_json
 from pref_dist.findings import Policies
 from pref_dist.models.build import build_model
@@ -29,6 +33,7 @@ from pref_dist.models.source import digest_base, find_model_folder
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.checkpoint import Checkpoint, folder_of_step, list_steps, open_checkpoint, read_weights
 from pref_dist.runtime.engine import InferenceEngine
+from pref_dist.runtime.log import Speaker
 from pref_dist.runtime.parallel import Parallel
 from pref_dist.runtime.precision import resolve_precision
 
@@ -38,11 +43,15 @@ SETTABLE = ("parallel.", "evaluate.", "data.cache_dir", "data.num_workers", "tra
 
 @dataclass(frozen=True)
 class RestoredRun:
-    """A run whose weights are on this rank's device. class_shares: (A, B, tie) among its training rows."""
+    """A run whose weights are on this rank's device. class_shares: (A, B, tie) among its training rows.
+
+    weights: names them, whichever folder they lie in.
+    """
 
     config: RunConfig
     run_dir: RunDir
     step: int
+    weights: str
     class_shares: tuple[float, float, float]
     identity: dict[str, Any]  # of the rows it was trained and evaluated on, see train.resume.Identity
     tokenizer: TokenizerSpec
@@ -86,10 +95,32 @@ class RestoredRun:
             )
         return prepared
 
-    def infer(self, table: TokenTable, rows: Rows) -> NDArray[np.float32 | np.float64]:
-        """Return logits (n, 3) of `rows`, in their order, on every rank; collective."""
-        task = build_task(table, rows, self.layout, self.config.evaluate.token_budget)
-        return infer_logits(task, self.engine.forward, self.parallel)
+    def infer(self, table: TokenTable, rows: Rows, folder: Path | None = None) -> Answers:
+        """Return what the model says of `rows`, in their order and as evaluate.swap asks, on every rank; collective.
+
+        folder: where finished batches are kept, so that the same call goes on after an interruption; who has made use
+        of the answers removes it. None: nothing is kept.
+        """
+        task = self.build_task(table, rows)
+        work = None if folder is None else self.keep_in(folder, table)
+        return answer_rows(task, self.engine.forward, self.parallel, work)
+
+    def build_task(self, table: TokenTable, rows: Rows) -> InferenceTask:
+        """Raises PlanError if a row does not fit into evaluate.token_budget."""
+        settings = self.config.evaluate
+        return build_task(table, rows, self.layout, settings.token_budget, settings)
+
+    def keep_in(self, folder: Path, table: TokenTable) -> Work:
+        """Return the work of answering rows of a table, whose finished batches are kept in `folder`."""
+        depends_on = {
+            "table": table.digest,
+            "step": self.step,
+            "weights": self.weights,
+            "layout": repr(self.layout),
+            "precision": resolve_precision(self.config.train.precision, self.parallel.device),
+            "device": self.parallel.device.type,
+        }
+        return Work(folder, digest_json(depends_on), Speaker(self.parallel.is_main, sys.stderr).say)
 
 
 def read_run_config(run_dir: RunDir, overrides: Iterable[str]) -> RunConfig:
@@ -106,7 +137,9 @@ def read_run_config(run_dir: RunDir, overrides: Iterable[str]) -> RunConfig:
                 f"--set {override}: the weights of a trained run depend on it. Settable here: {', '.join(SETTABLE)}."
             )
         apply_override(values, override)
-    return build_config(values, where=str(run_dir.config))
+    config = build_config(values, where=str(run_dir.config))
+    check_swap(config.data, "evaluate.swap", config.evaluate.swap)
+    return config
 
 
 def restore_run(config: RunConfig, run_dir: RunDir, checkpoint: str | None, parallel: Parallel) -> RestoredRun:
@@ -122,7 +155,10 @@ def restore_run(config: RunConfig, run_dir: RunDir, checkpoint: str | None, para
     progress = found.progress
     shares = tuple(progress["class_shares"])
     layout = build_layout(config, tokenizer)
-    return RestoredRun(config, run_dir, found.step, shares, progress["identity"], tokenizer, layout, engine, parallel)
+    return RestoredRun(
+        config, run_dir, found.step, digest_json(found.manifest), shares, progress["identity"], tokenizer, layout,
+        engine, parallel,
+    )  # fmt: skip
 
 
 def restore_model(

@@ -19,6 +19,7 @@ from pref_dist.data.pseudo_labels import teachers_of
 from pref_dist.data.rows import Row
 from pref_dist.data.table import TokenTable
 from pref_dist.errors import DataError
+from pref_dist.evaluate.answers import Answers
 from pref_dist.evaluate.baselines import fit_baselines
 from pref_dist.evaluate.logits_file import logits_of_table, write_logits
 from pref_dist.evaluate.restore import RestoredRun, read_run_config, restore_run
@@ -77,12 +78,12 @@ def evaluate(run_folder: Path, options: EvaluateOptions, overrides: Sequence[str
     parallel.check_agreement({"the rows": table.digest})
     needs_texts = options.baselines and parallel.is_main
     texts = read_texts(run, prepared, table, rows) if prepared is not None and needs_texts else None
-    logits = run.infer(table, rows)
+    folder = choose_folder(run_dir, options)
+    answers = run.infer(table, rows, RunDir(folder).parts)
     parallel.stop()
     # From here on rank 0 works alone; the others are done.
-    folder = choose_folder(run_dir, options)
     metrics: dict[str, Any] = {
-        **score_logits(logits.astype(np.float64), table.targets[rows]),
+        **score_logits(answers.logits.astype(np.float64), table.targets[rows]),
         "step": run.step,
         "num_set_aside": len(table.set_aside),
     }
@@ -91,7 +92,8 @@ def evaluate(run_folder: Path, options: EvaluateOptions, overrides: Sequence[str
         if texts is not None:
             fitted = fit_baselines(texts.train, config.run.seed, texts.train_weights)
             metrics["baselines"] = fitted.score(texts.scored)
-        write_evaluation(run, folder, metrics, (table, rows, logits), find_trained_rows(run, prepared))
+        write_evaluation(run, folder, metrics, (table, rows, answers), find_trained_rows(run, prepared))
+        shutil.rmtree(RunDir(folder).parts, ignore_errors=True)
     return EvaluateResult(metrics, folder, table.set_aside, parallel.is_main)
 
 
@@ -186,13 +188,13 @@ def write_evaluation(
     run: RestoredRun,
     folder: Path,
     metrics: dict[str, Any],
-    scored: tuple[TokenTable, Rows, NDArray[np.float32 | np.float64]],
+    scored: tuple[TokenTable, Rows, Answers],
     trained: TrainedRows | None,
 ) -> None:
-    table, rows, logits = scored
+    table, rows, answers = scored
     folder.mkdir(parents=True, exist_ok=True)
     name = run.run_dir.valid_logits.name if folder == run.run_dir.root else "logits.parquet"
-    write_logits(folder / name, logits_of_table(table, rows, logits, trained, {"step": str(run.step)}))
+    write_logits(folder / name, logits_of_table(table, rows, answers, trained, {"step": str(run.step)}))
     write_json(folder / "metrics.json", metrics)
     if table.set_aside and folder != run.run_dir.root:
         write_json_lines(folder / run.run_dir.rows_set_aside.name, table.set_aside)

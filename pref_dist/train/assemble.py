@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from pref_dist.config.schema import RunConfig
+from pref_dist.config.schema import EvaluateSection, RunConfig
 from pref_dist.data.cache_build import BuildWatch
 from pref_dist.data.layout import BatchLayout, build_layout, check_template
 from pref_dist.data.leaks import TrainedRows, gather_trained_rows
@@ -132,7 +132,7 @@ class PlannedRows:
     layout: BatchLayout
     plan: Plan
     identity: Identity
-    evaluation_budget: int
+    evaluation: EvaluateSection
     teacher: Teacher | None = None
 
 
@@ -160,7 +160,7 @@ def plan_rows(
     teacher = None if config.train.distill is None else find_teacher(config.train.distill, prepared)
     identity = identify(prepared, plan, teacher, base=None if lora is None else digest_base(folder))
     parallel.check_agreement({f"the rows ({key})": str(value) for key, value in asdict(identity).items()})
-    return PlannedRows(folder, prepared, layout, plan, identity, config.evaluate.token_budget, teacher)
+    return PlannedRows(folder, prepared, layout, plan, identity, config.evaluate, teacher)
 
 
 def assemble(
@@ -219,7 +219,8 @@ def take_first(rows: Rows, limit: int | None) -> Rows:
 
 def build_validation(planned: PlannedRows, limit: int | None = None) -> InferenceTask:
     rows = take_first(planned.prepared.valid_rows, limit)
-    return build_task(planned.prepared.valid_table, rows, planned.layout, planned.evaluation_budget)
+    settings = planned.evaluation
+    return build_task(planned.prepared.valid_table, rows, planned.layout, settings.token_budget, settings)
 
 
 def build_engine(config: RunConfig, built: BuiltModel, parallel: Parallel) -> Engine:

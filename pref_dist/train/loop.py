@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from pref_dist.data.plan import PlannedStep
-from pref_dist.evaluate.infer import infer_logits
+from pref_dist.evaluate.answers import Answers
+from pref_dist.evaluate.orders import answer_rows
 from pref_dist.metrics import score_logits
 from pref_dist.runtime.engine import StepOutcome
 from pref_dist.runtime.log import Stopwatch
@@ -14,7 +15,7 @@ from pref_dist.train.assemble import Assembled
 from pref_dist.train.evaluations import evaluates_after
 from pref_dist.train.memory import within_budget
 from pref_dist.train.rehearsal import rehearse
-from pref_dist.train.saving import Logits, look_after_files, save, save_is_due, save_is_late
+from pref_dist.train.saving import look_after_files, save, save_is_due, save_is_late
 from pref_dist.train.skips import check_skips
 from pref_dist.train.step import take_step
 from pref_dist.train.stopping import has_ended, note_scores, rate_factor, watch_plateau
@@ -49,10 +50,10 @@ def run_steps(run: Assembled, stop: StopRequest) -> str:
         look_after_files(run, writing, unlogged)
         check_skips(run, planned, taken)
         # A stop does not wait for an evaluation; the next start makes up for it.
-        best_logits = evaluate(run) if evaluation_is_due(run) and not stops else None
+        best = evaluate(run) if evaluation_is_due(run) and not stops else None
         is_end = has_ended(run)
-        if best_logits is not None or is_end or stops or late or save_is_due(run):
-            save(run, best_logits)
+        if best is not None or is_end or stops or late or save_is_due(run):
+            save(run, best)
             save_watch.restart()
         if stops and (not is_end or run.progress.evaluated_step < run.progress.step):
             return stop.reason() or "another rank was asked to stop"
@@ -94,20 +95,23 @@ def evaluation_is_due(run: Assembled) -> bool:
     return evaluates_after(run.config.evaluate, run.plan, run.progress.step)
 
 
-def evaluate(run: Assembled) -> Logits | None:
-    """Score the validation rows on all ranks; return their logits if this is the best log loss so far."""
+def evaluate(run: Assembled) -> Answers | None:
+    """Score the validation rows on all ranks; return their answers if this is the best log loss so far."""
     watch = Stopwatch()
     run.engine.eval()
     with within_budget(run, "evaluate.token_budget"):
-        logits = infer_logits(run.validation, run.engine.forward, run.parallel)
+        answers = answer_rows(run.validation, run.engine.forward, run.parallel)
     run.engine.train()
     target = run.valid_table.targets[run.validation.rows]
     # Rank 0's, because another CPU may round the last bit otherwise, and all ranks must decide the same.
-    scores = {"step": run.progress.step, **run.parallel.broadcast(score_logits(logits.astype(np.float64), target))}
+    scores = {
+        "step": run.progress.step,
+        **run.parallel.broadcast(score_logits(answers.logits.astype(np.float64), target)),
+    }
     seconds = watch.seconds()
-    run.metrics_log.append(scores | {"seconds": seconds, "rows_per_second": len(logits) / seconds})
+    run.metrics_log.append(scores | {"seconds": seconds, "rows_per_second": len(answers) / seconds})
     run.speaker.say(
         f"step {scores['step']}: valid log loss {scores['log_loss']:.4f}, accuracy {scores['accuracy']:.3f}"
     )
     watch_plateau(run, scores["log_loss"])
-    return logits if note_scores(run.progress, scores) else None
+    return answers if note_scores(run.progress, scores) else None

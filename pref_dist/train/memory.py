@@ -51,7 +51,8 @@ def write_budgets(config: RunConfig, run_dir: RunDir, budgets: Budgets) -> None:
 def fit_rows(rows: PlannedRows, budgets: Budgets) -> PlannedRows:
     """Cut the same steps into micro-batches of other sizes. The run's identity stays that of its own config."""
     plan = replace(rows.plan, token_budget=budgets["train.token_budget"])
-    return replace(rows, plan=plan, evaluation_budget=budgets["evaluate.token_budget"])
+    evaluation = rows.evaluation.model_copy(update={"token_budget": budgets["evaluate.token_budget"]})
+    return replace(rows, plan=plan, evaluation=evaluation)
 
 
 def say_budgets(config: RunConfig, budgets: Budgets, speaker: Speaker) -> None:
@@ -72,7 +73,7 @@ def masks_differ(config: RunConfig) -> str:
 
 
 def budgets_of(run: Assembled) -> Budgets:
-    return {"train.token_budget": run.plan.token_budget, "evaluate.token_budget": run.rows.evaluation_budget}
+    return {"train.token_budget": run.plan.token_budget, "evaluate.token_budget": run.rows.evaluation.token_budget}
 
 
 def halve(run: Assembled, setting: Setting) -> int | None:

@@ -18,6 +18,7 @@ from pref_dist.data.pseudo_labels import PseudoSource, Side, are_pseudo, check_t
 from pref_dist.data.splits import assign_folds
 from pref_dist.data.table import TokenTable
 from pref_dist.errors import ConfigError, DataError
+from pref_dist.evaluate.answers import Answers
 from pref_dist.evaluate.logits_file import Origin, RowLogits, read_logits, write_logits
 from pref_dist.files import read_json, write_json
 from pref_dist.metrics import score_logits
@@ -208,7 +209,17 @@ def join_parts(plan: FoldPlan, parts: list[RowLogits]) -> RowLogits:
         origin=origin,
         folds=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])[order],
         notes={"num_folds": str(plan.num_folds)},
+        answers=join_answers(parts, order),
     )
+
+
+def join_answers(parts: list[RowLogits], order: Rows) -> Answers | None:
+    """Return the folds' answers of both orders of A and B; None where there was but one. All have one evaluate.swap."""
+    if any(part.answers is None or part.answers.second is None for part in parts):
+        return None
+    both = [(part.answers.first, part.answers.second) for part in parts if part.answers is not None]
+    first, second = (np.concatenate(side)[order] for side in zip(*both, strict=True))
+    return Answers(first, second)
 
 
 def score_folds(joined: RowLogits, steps: list[int]) -> dict[str, Any]:

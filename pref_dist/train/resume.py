@@ -108,10 +108,11 @@ def remove_run(run_dir: RunDir) -> None:
 
     Not the stop file, which may be meant for this start.
     """
-    folders = (run_dir.checkpoints, run_dir.evaluations, run_dir.failures, run_dir.heartbeats, run_dir.model_files)
+    folders = (run_dir.checkpoints, run_dir.evaluations, run_dir.failures, run_dir.heartbeats, run_dir.model_files,
+               run_dir.parts)  # fmt: skip
     files = (run_dir.config, run_dir.state, run_dir.metrics_log, run_dir.metrics, run_dir.best, run_dir.valid_logits,
              run_dir.trained_rows, run_dir.rows_set_aside, run_dir.findings, run_dir.truncation, run_dir.report,
-             run_dir.fitted_budgets)  # fmt: skip
+             run_dir.fitted_budgets, run_dir.calibration)  # fmt: skip
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     for file in files:

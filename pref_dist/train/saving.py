@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pref_dist.evaluate.answers import Answers
 from pref_dist.evaluate.logits_file import RowLogits, logits_of_table, render_logits
 from pref_dist.files import read_json
 from pref_dist.runtime.agreement import on_main
@@ -12,8 +10,6 @@ from pref_dist.runtime.checkpoint import prune
 from pref_dist.runtime.log import Stopwatch
 from pref_dist.train.assemble import Assembled
 from pref_dist.train.resume import describe_progress, show_best
-
-Logits = NDArray[np.float32 | np.float64]
 
 
 def save_is_due(run: Assembled) -> bool:
@@ -27,10 +23,10 @@ def save_is_late(run: Assembled, watch: Stopwatch) -> bool:
     return run.parallel.is_main and minutes is not None and watch.seconds() > 60.0 * minutes
 
 
-def save(run: Assembled, best_logits: Logits | None) -> None:
+def save(run: Assembled, best: Answers | None) -> None:
     """Write a checkpoint of this step; with train.async_save only begin it, once the one before is complete.
 
-    best_logits: those of the validation rows, if this step is the best so far. They travel in its checkpoint.
+    best: answers of the validation rows, if this step is the best so far. They travel in its checkpoint.
     Raises CheckpointError on every rank if anything could not be written, also of the one before. Collective.
     """
     run.parallel.whereabouts.at("saving")
@@ -38,19 +34,19 @@ def save(run: Assembled, best_logits: Logits | None) -> None:
     check_log(run)
     content = describe_progress(run.progress, run.rows.identity, run.engine, run.class_shares)
     files = {}
-    if best_logits is not None and run.parallel.is_main:
-        files[run.run_dir.valid_logits.name] = render_logits(describe_logits(run, best_logits))
+    if best is not None and run.parallel.is_main:
+        files[run.run_dir.valid_logits.name] = render_logits(describe_logits(run, best))
     run.writer.save(run.progress.step, run.engine, content, files)
     if not run.config.train.async_save:
         complete_save(run)
 
 
-def describe_logits(run: Assembled, logits: Logits) -> RowLogits:
+def describe_logits(run: Assembled, answers: Answers) -> RowLogits:
     """Return logits of the validation rows with what is known of them; rank 0 only."""
     notes = {"step": str(run.progress.step)}
     if run.config.data.num_folds is not None:
         notes["fold"] = str(run.config.data.fold)
-    return logits_of_table(run.valid_table, run.validation.rows, logits, run.trained_rows, notes)
+    return logits_of_table(run.valid_table, run.validation.rows, answers, run.trained_rows, notes)
 
 
 def look_after_files(run: Assembled, is_writing: bool, log_has_failed: bool) -> None:

@@ -16,7 +16,7 @@ from pref_dist.data.pseudo_labels import read_teacher, write_soft_labels
 from pref_dist.data.rows import Row, Turn
 from pref_dist.errors import CheckpointError, DataError
 from pref_dist.evaluate.logits_file import read_logits
-from pref_dist.predict import predict
+from pref_dist.predict import PredictOptions, predict
 from pref_dist.train.out_of_fold import plan_folds
 from tests.ranks.launch_ranks import check_ranks_succeeded
 from tests.ranks.run_verb import run_verb
@@ -121,11 +121,12 @@ def test_the_student_trains(labelled):
 def test_labels_that_could_not_name_their_teacher_are_refused_before_any_work(labelled, sample_dir, tmp_path):
     _, run_dir, _ = labelled
     with pytest.raises(DataError, match=r"must end in \.parquet"):
-        predict(run_dir, sample_dir / "test.csv", tmp_path / "x.csv", soft_labels=tmp_path / "x.csv")
+        predict([run_dir], sample_dir / "test.csv", tmp_path / "x.csv", PredictOptions(soft_labels=tmp_path / "x.csv"))
     shutil.copytree(run_dir, tmp_path / "old")
     (tmp_path / "old" / "trained_rows.parquet").unlink()
+    options = PredictOptions(soft_labels=tmp_path / "x.parquet")
     with pytest.raises(CheckpointError, match="does not tell which rows"):
-        predict(tmp_path / "old", sample_dir / "test.csv", tmp_path / "x.csv", soft_labels=tmp_path / "x.parquet")
+        predict([tmp_path / "old"], sample_dir / "test.csv", tmp_path / "x.csv", options)
     assert not (tmp_path / "x.csv").exists()
 
 

@@ -1,0 +1,64 @@
+"""What is worth knowing about scored rows: metrics with intervals, slices, calibration, bias, baselines, worst rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pref_dist.data.plan import Rows
+from pref_dist.data.rows import Row
+from pref_dist.data.table import TokenTable
+from pref_dist.evaluate.answers import Answers
+from pref_dist.evaluate.calibrate import calibrate
+from pref_dist.evaluate.gate import judge_gate
+from pref_dist.evaluate.order_bias import compare_orders
+from pref_dist.evaluate.scores import describe_scores
+from pref_dist.evaluate.slices import measure_rows, score_slices
+from pref_dist.evaluate.verbosity import measure_verbosity
+from pref_dist.evaluate.worst_rows import is_cut, list_worst_rows
+from pref_dist.metrics import probabilities
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Labelled rows (n,) of a table, what a model says of them, and their texts; all in one order."""
+
+    table: TokenTable
+    rows: Rows
+    answers: Answers
+    texts: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """metrics: the sections of metrics.json. worst_rows: the content of worst_rows.json."""
+
+    metrics: dict[str, Any]
+    worst_rows: list[dict[str, Any]]
+
+
+def analyse(scored: Scored, baselines: Mapping[str, Array] | None = None) -> Analysis:
+    """Describe scored rows; the same rows and answers give the same numbers.
+
+    baselines: probabilities (n, 3) of what the model is compared with. Raises DataError if there is no row.
+    """
+    table, rows, answers = scored.table, scored.rows, scored.answers
+    targets, groups = table.targets[rows], table.groups[rows]
+    logits = answers.logits.astype(np.float64)
+    facts = measure_rows(scored.texts, is_cut(table, rows))
+    metrics: dict[str, Any] = {
+        **describe_scores(logits, targets, groups),
+        "slices": score_slices(facts, logits, targets, groups),
+        "verbosity": measure_verbosity(facts, probabilities(logits), targets),
+        "calibration": calibrate(logits, targets, groups),
+    }
+    if answers.second is not None:
+        first, second = answers.first.astype(np.float64), answers.second.astype(np.float64)
+        metrics["orders"] = compare_orders(first, second, targets, groups)
+    if baselines is not None:
+        metrics |= judge_gate(baselines, logits, targets, groups)
+    return Analysis(metrics, list_worst_rows(table, rows, scored.texts, logits))
