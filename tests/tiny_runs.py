@@ -28,7 +28,7 @@ class TinyRuns:
             },
             "model": {"name": str(self.model)},
             "train": {"rows_per_step": 13, "token_budget": 400, "micro_batch_multiple": 1, "max_steps": 20},
-            "evaluate": {"every_epochs": None, "token_budget": 800},
+            "evaluate": {"every_epochs": None, "token_budget": 800, "describe": False},
         }
         for section, changes in sections.items():
             values.setdefault(section, {}).update(changes)

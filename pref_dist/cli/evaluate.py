@@ -48,11 +48,45 @@ def evaluate(
     if as_json:
         click.echo(json.dumps(result.metrics))
         return
-    click.echo(f"{'':<24} {'log loss':>9} {'accuracy':>9}   ({result.metrics['num_rows']:,} rows)")
-    for name, scores in list_scores(result.metrics):
-        click.echo(f"{name:<24} {scores['log_loss']:>9.4f} {scores['accuracy']:>9.3f}")
+    show_scores(result.metrics)
     show_set_aside(result.set_aside)
     click.echo(f"written: {result.folder / 'metrics.json'}")
+
+
+def show_scores(metrics: dict[str, Any]) -> None:
+    """The model beside references and baselines, then what else one should know, a line each."""
+    click.echo(f"{'':<24} {'log loss':>9}  {'95 % interval':<16} {'accuracy':>9}   ({metrics['num_rows']:,} rows)")
+    for name, scores in list_scores(metrics):
+        interval = scores.get("interval") or scores.get("intervals", {}).get("log_loss")
+        between = "" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
+        click.echo(f"{name:<24} {scores['log_loss']:>9.4f}  {between:<16} {scores['accuracy']:>9.3f}")
+    for line in filter(None, (describe_gate(metrics), describe_temperature(metrics), describe_orders(metrics))):
+        click.echo(line)
+
+
+def describe_gate(metrics: dict[str, Any]) -> str:
+    gate = metrics.get("gate")
+    if gate is None:
+        return ""
+    return gate["sentence"] if gate["passed"] and not gate["is_prior"] else f"WARNING: {gate['sentence']}"
+
+
+def describe_temperature(metrics: dict[str, Any]) -> str:
+    found = metrics["calibration"]
+    sure = "which is more than chance" if found["applies"] else "which may be chance"
+    temperature = f"temperature {found['temperature']:.3f} gains {found['gain']:.4f}"
+    return f"calibration: error {metrics['ece']:.4f}; {temperature}, {sure}"
+
+
+def describe_orders(metrics: dict[str, Any]) -> str:
+    found = metrics.get("orders")
+    if found is None:
+        return ""
+    return (
+        f"both orders of {found['num_rows_both']:,} rows: {found['log_loss_ab']:.4f} as they stand, "
+        f"{found['log_loss_ba']:.4f} exchanged, {found['log_loss_mean']:.4f} their mean; same answer in "
+        f"{100 * found['consistency']:.1f} %"
+    )
 
 
 def list_scores(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -168,6 +168,11 @@ class EvaluateSection(Section):
     swap_share: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         0.3, description="selective: the share of rows, those of the largest entropy, that get the second order."
     )
+    describe: bool = Field(
+        True,
+        description="At the end of training describe the held-out rows as `evaluate` does (intervals, slices, "
+        "calibration, worst rows) and compare with simple baselines; false: the scores alone.",
+    )
     calibrate: Literal["none", "temperature"] = Field(
         "none",
         description="temperature: predict divides logits by the temperature in the run's calibration.json, if that was "

@@ -2,23 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pref_dist.config.schema import EvaluateSwap
 from pref_dist.data.plan import Rows
 from pref_dist.data.rows import Row
 from pref_dist.data.table import TokenTable
 from pref_dist.evaluate.answers import Answers
 from pref_dist.evaluate.calibrate import calibrate
+from pref_dist.evaluate.calibration_file import Calibration, write_calibration
 from pref_dist.evaluate.gate import judge_gate
 from pref_dist.evaluate.order_bias import compare_orders
 from pref_dist.evaluate.scores import describe_scores
 from pref_dist.evaluate.slices import measure_rows, score_slices
 from pref_dist.evaluate.verbosity import measure_verbosity
-from pref_dist.evaluate.worst_rows import is_cut, list_worst_rows
+from pref_dist.evaluate.worst_rows import is_cut, list_worst_rows, write_worst_rows
+from pref_dist.files import write_json
 from pref_dist.metrics import probabilities
+from pref_dist.run_dir import RunDir
 
 Array = NDArray[np.float64]
 
@@ -41,10 +46,11 @@ class Analysis:
     worst_rows: list[dict[str, Any]]
 
 
-def analyse(scored: Scored, baselines: Mapping[str, Array] | None = None) -> Analysis:
+def analyse(scored: Scored, swap: EvaluateSwap, baselines: Mapping[str, Array] | None = None) -> Analysis:
     """Describe scored rows; the same rows and answers give the same numbers.
 
-    baselines: probabilities (n, 3) of what the model is compared with. Raises DataError if there is no row.
+    swap: how the second order was asked for. baselines: probabilities (n, 3) of what the model is compared with.
+    Raises DataError if there is no row.
     """
     table, rows, answers = scored.table, scored.rows, scored.answers
     targets, groups = table.targets[rows], table.groups[rows]
@@ -58,7 +64,22 @@ def analyse(scored: Scored, baselines: Mapping[str, Array] | None = None) -> Ana
     }
     if answers.second is not None:
         first, second = answers.first.astype(np.float64), answers.second.astype(np.float64)
-        metrics["orders"] = compare_orders(first, second, targets, groups)
+        metrics["orders"] = {"mode": swap, **compare_orders(first, second, targets, groups)}
     if baselines is not None:
         metrics |= judge_gate(baselines, logits, targets, groups)
     return Analysis(metrics, list_worst_rows(table, rows, scored.texts, logits))
+
+
+def write_analysis(folder: Path, found: Analysis) -> None:
+    write_worst_rows(folder, found.worst_rows)
+    write_json(RunDir(folder).metrics, found.metrics)
+
+
+def keep_calibration(run_dir: RunDir, metrics: Mapping[str, Any], swap: EvaluateSwap) -> None:
+    """Keep the temperature of a run's own held-out rows, for its predictions."""
+    found = metrics["calibration"]
+    interval = None if found["interval"] is None else (found["interval"][0], found["interval"][1])
+    calibration = Calibration(
+        found["temperature"], found["applies"], interval, found["gain"], metrics["step"], swap, metrics["num_rows"]
+    )
+    write_calibration(run_dir.calibration, calibration)

@@ -18,15 +18,15 @@ from pref_dist.data.encode import TokenizerSpec, load_tokenizer
 from pref_dist.data.layout import BatchLayout, build_layout
 from pref_dist.data.orders import check_swap
 from pref_dist.data.plan import Rows
-from pref_dist.data.prepare import Prepared, digest_rows, prediction_policies, prepare
+from pref_dist.data.prepare import Prepared, prediction_policies
 from pref_dist.data.table import TokenTable
-from pref_dist.errors import CheckpointError, ConfigError, DataError, ModelError
+from pref_dist.errors import CheckpointError, ConfigError, ModelError
 from pref_dist.evaluate.answers import Answers
 from pref_dist.evaluate.infer import InferenceTask, build_task
 from pref_dist.evaluate.orders import answer_rows
+from pref_dist.evaluate.own_rows import open_own_rows
 from pref_dist.evaluate.parts import Work
 from pref_dist.files import read_json
-from pref_dist.findings import Policies
 from pref_dist.models.build import build_model
 from pref_dist.models.lora import check_base
 from pref_dist.models.source import digest_base, find_model_folder
@@ -81,19 +81,7 @@ class RestoredRun:
 
     def prepare(self, watch: BuildWatch | None = None) -> Prepared:
         """Return the run's own rows, split as in training. Raises DataError if the files have changed since."""
-        config, data = self.config, self.config.data
-        if Policies(data.bad_rows, data.checks).of("in_test") == "keep":
-            # Then data.test decides over no row, and need not be there any more.
-            config = config.model_copy(update={"data": data.model_copy(update={"test": None})})
-        prepared = prepare(config, self.run_dir.model_files, watch)
-        found = {"tables": [table.digest for table in prepared.tables], "valid": digest_rows(prepared.valid_rows)}
-        if any(list(self.identity.get(name, ())) != list(value) for name, value in found.items()):
-            paths = ", ".join(source.path for source in data.training_sources)
-            raise DataError(
-                f"{self.run_dir.root} was not trained on these rows: {paths}, data.valid or data.test have changed, or "
-                "the split falls out otherwise (another scikit-learn). Give them back, or use --data, --no-baselines."
-            )
-        return prepared
+        return open_own_rows(self.config, self.run_dir, self.identity, watch)
 
     def infer(self, table: TokenTable, rows: Rows, folder: Path | None = None) -> Answers:
         """Return what the model says of `rows`, in their order and as evaluate.swap asks, on every rank; collective.

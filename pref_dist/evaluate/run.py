@@ -2,10 +2,11 @@
 
 import re
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,17 +17,17 @@ from pref_dist.data.leaks import TrainedRows, gather_trained_rows
 from pref_dist.data.plan import Rows
 from pref_dist.data.prepare import Prepared, write_json_lines
 from pref_dist.data.pseudo_labels import teachers_of
-from pref_dist.data.rows import Row
 from pref_dist.data.table import TokenTable
 from pref_dist.errors import DataError
+from pref_dist.evaluate.analysis import Analysis, Scored, analyse, keep_calibration, write_analysis
 from pref_dist.evaluate.answers import Answers
-from pref_dist.evaluate.baselines import fit_baselines
+from pref_dist.evaluate.baseline_cache import baseline_chances
 from pref_dist.evaluate.logits_file import logits_of_table, write_logits
 from pref_dist.evaluate.restore import RestoredRun, read_run_config, restore_run
 from pref_dist.evaluate.texts import pick
-from pref_dist.files import write_json
-from pref_dist.metrics import score_logits, score_probabilities
+from pref_dist.metrics import score_probabilities
 from pref_dist.run_dir import RunDir
+from pref_dist.runtime.log import Speaker
 from pref_dist.runtime.parallel import start_parallel
 from pref_dist.submission import read_probabilities
 
@@ -62,9 +63,10 @@ class EvaluateResult:
 
 
 def evaluate(run_folder: Path, options: EvaluateOptions, overrides: Sequence[str] = ()) -> EvaluateResult:
-    """Score a run, write metrics and per-row logits, return the metrics; every rank calls it.
+    """Score a run, write what is known of the rows and per-row logits, return the metrics; every rank calls it.
 
-    Raises DataError if the file has no labels, or a reference does not hold every row.
+    Killed, the same call goes on where it was, on any number of ranks. Raises DataError if the file has no labels, or
+    a reference does not hold every row.
     """
     run_dir = RunDir(run_folder)
     check_names(options.references)
@@ -76,25 +78,36 @@ def evaluate(run_folder: Path, options: EvaluateOptions, overrides: Sequence[str
     prepared = open_own_rows(run, options) if options.data is None or options.baselines else None
     table, rows = choose_rows(run, prepared, options)
     parallel.check_agreement({"the rows": table.digest})
-    needs_texts = options.baselines and parallel.is_main
-    texts = read_texts(run, prepared, table, rows) if prepared is not None and needs_texts else None
+    references = read_references(options.references, table, rows) if parallel.is_main else {}
     folder = choose_folder(run_dir, options)
     answers = run.infer(table, rows, RunDir(folder).parts)
     parallel.stop()
     # From here on rank 0 works alone; the others are done.
-    metrics: dict[str, Any] = {
-        **score_logits(answers.logits.astype(np.float64), table.targets[rows]),
+    if not parallel.is_main:
+        return EvaluateResult({}, folder, table.set_aside, is_main=False)
+    baselines = fit_beside(run, prepared, table, rows) if options.baselines else None
+    found = analyse(Scored(table, rows, answers, pick(config.data, table, rows)), config.evaluate.swap, baselines)
+    metrics = {
+        **found.metrics,
+        **({"references": references} if references else {}),
         "step": run.step,
         "num_set_aside": len(table.set_aside),
+        "timing": measure(answers),
     }
-    if parallel.is_main:
-        metrics |= score_references(options.references, table, rows)
-        if texts is not None:
-            fitted = fit_baselines(texts.train, config.run.seed, texts.train_weights)
-            metrics["baselines"] = fitted.score(texts.scored)
-        write_evaluation(run, folder, metrics, (table, rows, answers), find_trained_rows(run, prepared))
-        shutil.rmtree(RunDir(folder).parts, ignore_errors=True)
-    return EvaluateResult(metrics, folder, table.set_aside, parallel.is_main)
+    write_evaluation(run, folder, Analysis(metrics, found.worst_rows), (table, rows, answers), prepared)
+    shutil.rmtree(RunDir(folder).parts, ignore_errors=True)
+    return EvaluateResult(metrics, folder, table.set_aside, is_main=True)
+
+
+def measure(answers: Answers) -> dict[str, float]:
+    """Return what the model's work took now, in seconds; what an interrupted start had done counts nothing."""
+    seconds = answers.first_seconds + answers.second_seconds
+    return {
+        "seconds": seconds,
+        "first_seconds": answers.first_seconds,
+        "second_seconds": answers.second_seconds,
+        "rows_per_second": len(answers) / max(seconds, 1e-9),
+    }
 
 
 def stem_of(path: Path) -> str:
@@ -134,10 +147,10 @@ def choose_rows(run: RestoredRun, prepared: Prepared | None, options: EvaluateOp
     return table, np.arange(len(table), dtype=np.int64)
 
 
-def score_references(references: Sequence[Path], table: TokenTable, rows: Rows) -> dict[str, Any]:
+def read_references(references: Sequence[Path], table: TokenTable, rows: Rows) -> dict[str, Any]:
+    """Return the scores of other predictions of the rows, by name. Raises DataError if one lacks a row."""
     ids, target = table.ids.take(rows).to_pylist(), table.targets[rows]
-    scores = {stem_of(path): score_reference(path, ids, target) for path in references}
-    return {"references": scores} if scores else {}
+    return {stem_of(path): score_reference(path, ids, target) for path in references}
 
 
 def score_reference(path: Path, ids: list[str], target: NDArray[np.float64]) -> dict[str, float | int]:
@@ -160,18 +173,12 @@ def open_own_rows(run: RestoredRun, options: EvaluateOptions) -> Prepared:
         ) from error
 
 
-class Texts(NamedTuple):
-    """What the baselines are fitted on and what they are scored on."""
-
-    train: list[Row]
-    train_weights: NDArray[np.float64]
-    scored: list[Row]
-
-
-def read_texts(run: RestoredRun, prepared: Prepared, table: TokenTable, rows: Rows) -> Texts:
-    settings, train = run.config.data, prepared.train_rows
-    train_texts = pick(settings, prepared.train_table, train)
-    return Texts(train_texts, prepared.train_table.weights[train], pick(settings, table, rows))
+def fit_beside(
+    run: RestoredRun, prepared: Prepared | None, table: TokenTable, rows: Rows
+) -> dict[str, NDArray[np.float64]]:
+    """Return the probabilities of the baselines for the rows, by name."""
+    assert prepared is not None
+    return baseline_chances(run.config, prepared, table, rows, Speaker(True, sys.stderr).say)
 
 
 def find_trained_rows(run: RestoredRun, prepared: Prepared | None) -> TrainedRows | None:
@@ -187,16 +194,20 @@ def find_trained_rows(run: RestoredRun, prepared: Prepared | None) -> TrainedRow
 def write_evaluation(
     run: RestoredRun,
     folder: Path,
-    metrics: dict[str, Any],
+    found: Analysis,
     scored: tuple[TokenTable, Rows, Answers],
-    trained: TrainedRows | None,
+    prepared: Prepared | None,
 ) -> None:
     table, rows, answers = scored
+    is_own = folder == run.run_dir.root
     folder.mkdir(parents=True, exist_ok=True)
-    name = run.run_dir.valid_logits.name if folder == run.run_dir.root else "logits.parquet"
+    trained = find_trained_rows(run, prepared)
+    name = run.run_dir.valid_logits.name if is_own else "logits.parquet"
     write_logits(folder / name, logits_of_table(table, rows, answers, trained, {"step": str(run.step)}))
-    write_json(folder / "metrics.json", metrics)
-    if table.set_aside and folder != run.run_dir.root:
+    write_analysis(folder, found)
+    if is_own:
+        keep_calibration(run.run_dir, found.metrics, run.config.evaluate.swap)
+        return
+    if table.set_aside:
         write_json_lines(folder / run.run_dir.rows_set_aside.name, table.set_aside)
-    if folder != run.run_dir.root:
-        shutil.copyfile(folder / "metrics.json", run.run_dir.metrics)
+    shutil.copyfile(folder / run.run_dir.metrics.name, run.run_dir.metrics)

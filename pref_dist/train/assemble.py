@@ -67,6 +67,11 @@ class TrainOptions:
         return self.fresh or self.debug or self.overfit_one_step
 
     @property
+    def is_partial(self) -> bool:
+        """Whether the run is not one of all rows from beginning to end."""
+        return self.debug or self.overfit_one_step or self.limit is not None
+
+    @property
     def num_rows(self) -> int | None:
         return (self.limit or DEBUG_ROWS) if self.debug else self.limit
 

@@ -1,5 +1,6 @@
 """The verb `train --folds`: one run a fold in RUN_DIR/fold_K, one after another or one job each."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,12 @@ from pref_dist.config.schema import RunConfig
 from pref_dist.errors import ConfigError
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.agreement import on_main
+from pref_dist.runtime.log import Speaker
 from pref_dist.runtime.memory import release
 from pref_dist.runtime.parallel import Parallel, start_parallel
 from pref_dist.runtime.preempt import StopRequest, remove_left_over, stop_files
 from pref_dist.train.assemble import TrainOptions
+from pref_dist.train.describe import describe_folds, describe_run
 from pref_dist.train.out_of_fold import (
     FoldPlan,
     all_have_finished,
@@ -63,9 +66,21 @@ def train_folds(config: RunConfig, options: TrainOptions | None = None, only: in
     parallel.stop()
     # From here on rank 0 works alone; the others are done.
     metrics = finish(root, plan) if parallel.is_main and not is_trial(options) else {}
+    if metrics and not options.is_partial:
+        metrics = describe_all(root, config, plan, options)
     if parallel.is_main and only is None:
         root.stop_file.unlink(missing_ok=True)
     return FoldsResult("stopped" if reason else "finished", root.root, runs, reason, metrics, parallel.is_main)
+
+
+def describe_all(root: RunDir, config: RunConfig, plan: FoldPlan, options: TrainOptions) -> dict[str, Any]:
+    """Describe the rows out of fold, and those of each fold; return the metrics of the former."""
+    say = Speaker(True, sys.stderr if options.lines_to_stderr else sys.stdout).say
+    folds = [(plan.trained_by(fold), plan.scored_by(fold)) for fold in range(plan.num_folds)]
+    metrics = describe_folds(root, config, plan.table, folds, say)
+    for fold in range(plan.num_folds):
+        describe_run(root.fold(fold), say)
+    return metrics
 
 
 def check_request(config: RunConfig, options: TrainOptions, only: int | None) -> Sequence[int]:

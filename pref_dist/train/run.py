@@ -4,7 +4,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from pref_dist.runtime.parallel import Parallel, start_parallel
 from pref_dist.runtime.preempt import StopRequest, remove_left_over, stop_files
 from pref_dist.train.assemble import Assembled, TrainOptions, assemble, plan_rows
 from pref_dist.train.debug import debugging, overfit_one_step, show_run
+from pref_dist.train.describe import describe_run
 from pref_dist.train.loop import run_steps
 from pref_dist.train.memory import fit_rows, read_budgets, say_budgets
 from pref_dist.train.resume import (
@@ -67,7 +68,11 @@ def train(config: RunConfig, options: TrainOptions | None = None) -> TrainResult
     parallel = start_parallel(config.parallel, config.run.deterministic)
     result = train_among(parallel, config, options)
     parallel.stop()
-    return result
+    # From here on rank 0 works alone; the others are done.
+    if not parallel.is_main or result.state != "finished" or options.is_partial:
+        return result
+    speaker = Speaker(True, sys.stderr if options.lines_to_stderr else sys.stdout)
+    return replace(result, metrics=describe_run(RunDir(result.run_dir), speaker.say))
 
 
 def train_among(
