@@ -116,9 +116,8 @@ class Asking:
         seconds = 0.0 if self.deadline is None else self.deadline.seconds_over()
         if self.deadline is not None and seconds > 0.0:
             self.say(
-                f"WARNING: --time-limit-minutes={self.deadline.minutes:g} was over {seconds:.0f} s before every row "
-                f"had its first answer of {run_dir.root}. No row is dropped; use more ranks, fewer runs or a smaller "
-                "model."
+                f"WARNING: --time-limit-minutes={self.deadline.minutes:g} was over {seconds:.0f} s before each row had "
+                f"its first answer of {run_dir.root}. No row is dropped; use more ranks, fewer runs or a smaller model."
             )
 
 

@@ -46,6 +46,7 @@ def test_every_metric_is_scikit_learns_to_1e_12(draw):
         assert abs(described["log_loss"] - own) < 1e-12
         assert abs(described["f1"] - sk.f1_score(is_class, predicted == place)) < 1e-12
         assert described["num_rows"] == is_class.sum()
+    assert abs(scores["brier"] - sk.brier_score_loss(labels, chances, scale_by_half=False)) < 1e-12
     assert abs(scores["brier"] - sum(one["brier"] for one in scores["classes"].values())) < 1e-12
     assert scores.items() >= score_logits(logits, one_hot).items(), "bit by bit"
 
