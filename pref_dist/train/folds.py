@@ -15,6 +15,7 @@ from pref_dist.runtime.agreement import on_main
 from pref_dist.runtime.memory import release
 from pref_dist.runtime.parallel import Parallel, start_parallel
 from pref_dist.runtime.preempt import StopRequest, remove_left_over, stop_files
+from pref_dist.runtime.trackers import check_trackers
 from pref_dist.train.assemble import TrainOptions
 from pref_dist.train.out_of_fold import (
     FoldPlan,
@@ -54,6 +55,7 @@ def train_folds(config: RunConfig, options: TrainOptions | None = None, only: in
     checked = prepare_for_debugging(config, options)
     root = RunDir(Path(config.run.dir))
     parallel = start_parallel(checked.parallel, checked.run.deterministic)
+    check_trackers(config.run.trackers, parallel)
     # A job of one fold leaves alone what is meant for the jobs of all.
     files = stop_files(root.stop_file, parallel.is_main and only is None)
     with StopRequest(files) as stop:
