@@ -6,7 +6,7 @@ because the result does not depend on them.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from pref_dist.config.model_section import ModelKind, ModelSection
 from pref_dist.config.section import Positive, Section, Weight
@@ -19,6 +19,7 @@ SplitMethod = Literal["grouped_hash", "grouped_stratified", "random_stratified"]
 EvaluateSwap = Literal["none", "full", "selective"]
 Template = Literal["joint", "chat", "siamese", "seed_joint", "seed_siamese"]
 Truncation = Literal["fair", "last_rounds", "left", "right"]
+Tracker = Literal["tensorboard", "wandb"]
 
 # The template that a kind of model reads where none is named.
 DEFAULT_TEMPLATES: dict[ModelKind, Template] = {
@@ -34,6 +35,18 @@ class RunSection(Section):
     deterministic: bool = Field(
         False, description="Ask torch for deterministic kernels; slower on a GPU, errors where there is none."
     )
+    trackers: list[Tracker] = Field(
+        default_factory=list,
+        description="What else gets the lines of metrics.jsonl: tensorboard, wandb (offline unless WANDB_MODE is set). "
+        "Files under logs/ in the run folder.",
+    )
+
+    @field_validator("trackers")
+    @classmethod
+    def check_trackers(cls, trackers: list[Tracker]) -> list[Tracker]:
+        if len(set(trackers)) < len(trackers):
+            raise ValueError("each tracker may be named once")
+        return trackers
 
 
 class ParallelSection(Section):
@@ -205,6 +218,7 @@ class RunConfig(Section):
 CHANGEABLE = frozenset(
     {
         "run.dir",
+        "run.trackers",
         "parallel.backend",
         "parallel.world_size",
         "parallel.timeout_seconds",

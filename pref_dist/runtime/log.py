@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -29,6 +30,11 @@ class MetricsLog:
     def __init__(self, path: Path, is_main: bool) -> None:
         self._path, self._is_main = path, is_main
         self._failure: OSError | None = None
+        self._listener: Callable[[dict[str, Any]], None] = lambda record: None
+
+    def tell(self, listener: Callable[[dict[str, Any]], None]) -> None:
+        """Let `listener`, which must not raise, hear of every line from now on, on rank 0."""
+        self._listener = listener
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one line; numbers that are not finite become null, because JSON has none.
@@ -43,6 +49,7 @@ class MetricsLog:
                 file.write(json.dumps({key: finite_or_none(value) for key, value in record.items()}) + "\n")
         except OSError as error:
             self._failure = error
+        self._listener(record)
 
     @property
     def has_failed(self) -> bool:

@@ -17,6 +17,7 @@ from pref_dist.runtime.log import Speaker
 from pref_dist.runtime.memory import release
 from pref_dist.runtime.parallel import Parallel, start_parallel
 from pref_dist.runtime.preempt import StopRequest, remove_left_over, stop_files
+from pref_dist.runtime.trackers import check_trackers
 from pref_dist.train.assemble import TrainOptions
 from pref_dist.train.describe import describe_folds, describe_run
 from pref_dist.train.out_of_fold import (
@@ -57,6 +58,7 @@ def train_folds(config: RunConfig, options: TrainOptions | None = None, only: in
     checked = prepare_for_debugging(config, options)
     root = RunDir(Path(config.run.dir))
     parallel = start_parallel(checked.parallel, checked.run.deterministic)
+    check_trackers(config.run.trackers, parallel)
     # A job of one fold leaves alone what is meant for the jobs of all.
     files = stop_files(root.stop_file, parallel.is_main and only is None)
     with StopRequest(files) as stop:

@@ -3,13 +3,14 @@
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pref_dist.config.load import all_keys, build_config, list_changes, read_config_file, render_config, with_values
-from pref_dist.config.schema import RunConfig
+from pref_dist.config.schema import RunConfig, Tracker
 from pref_dist.data.plan import Plan
 from pref_dist.data.prepare import Prepared, digest_rows
 from pref_dist.errors import CheckpointError, ConfigError, PlanError
+from pref_dist.evaluate.worst_rows import WORST_ROWS
 from pref_dist.files import render_json, sync, write_bytes, write_json, write_text
 from pref_dist.optim import Plateau
 from pref_dist.run_dir import RunDir
@@ -108,11 +109,11 @@ def remove_run(run_dir: RunDir) -> None:
 
     Not the stop file, which may be meant for this start.
     """
-    folders = (run_dir.checkpoints, run_dir.evaluations, run_dir.failures, run_dir.heartbeats, run_dir.model_files,
-               run_dir.parts)  # fmt: skip
+    folders = [run_dir.checkpoints, run_dir.evaluations, run_dir.failures, run_dir.heartbeats, run_dir.model_files]
+    folders += [run_dir.parts, *(run_dir.logs / tracker for tracker in get_args(Tracker))]
     files = (run_dir.config, run_dir.state, run_dir.metrics_log, run_dir.metrics, run_dir.best, run_dir.valid_logits,
              run_dir.trained_rows, run_dir.rows_set_aside, run_dir.findings, run_dir.truncation, run_dir.report,
-             run_dir.fitted_budgets, run_dir.calibration)  # fmt: skip
+             run_dir.fitted_budgets, run_dir.calibration, run_dir.root / WORST_ROWS)  # fmt: skip
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     for file in files:

@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from pref_dist.runtime.heartbeat import Heart
 from pref_dist.runtime.log import Speaker
 from pref_dist.runtime.parallel import Parallel, start_parallel
 from pref_dist.runtime.preempt import StopRequest, remove_left_over, stop_files
+from pref_dist.runtime.trackers import TrackedRun, check_trackers, tracking
 from pref_dist.train.assemble import Assembled, TrainOptions, assemble, plan_rows
 from pref_dist.train.debug import debugging, overfit_one_step, show_run
 from pref_dist.train.describe import describe_run
@@ -66,6 +67,7 @@ def train(config: RunConfig, options: TrainOptions | None = None) -> TrainResult
     config = prepare_for_debugging(config, options)
     RunDir(Path(config.run.dir)).check_holds_no_folds()
     parallel = start_parallel(config.parallel, config.run.deterministic)
+    check_trackers(config.run.trackers, parallel)
     result = train_among(parallel, config, options)
     parallel.stop()
     # From here on rank 0 works alone; the others are done.
@@ -110,8 +112,16 @@ def train_among(
             say_budgets(config, budgets, speaker)
         so_far.append(assemble(config, rows, checkpoint, parallel, speaker, options))
         on_main(parallel, "The run folder", lambda: begin(so_far[0]))
-        heart.start()
-        return carry_out(so_far[0], stop, options, heart)
+        with tracked(so_far[0]):
+            heart.start()
+            return carry_out(so_far[0], stop, options, heart)
+
+
+def tracked(run: Assembled) -> AbstractContextManager[None]:
+    """Let run.trackers hear of every step and evaluation of the work in it; they run on rank 0."""
+    names = run.config.run.trackers if run.parallel.is_main else []
+    about = TrackedRun(run.config.run.dir, run.run_dir.logs, run.config.model_dump(), run.progress.step)
+    return tracking(names, about, run.metrics_log, run.speaker)
 
 
 def begin(run: Assembled) -> None:
