@@ -225,7 +225,7 @@ def test_an_evaluation_that_is_not_finite_is_shown_as_none(run_folder):
     scores = {"step": 3, "log_loss": None, "accuracy": 0.3, "num_rows": 40, "seconds": 1.0, "rows_per_second": 40.0}
     steps = [build_step(step, loss=None, grad_norm=None) for step in (1, 2, 3)]
     write_lines(run_folder / "metrics.jsonl", [*steps, scores])
-    assert "3 none none 0.300 1.0 40.0" in text_of(read_page(run_folder))
+    assert "3 none none 0.300 none 1.0 40.0 none" in text_of(read_page(run_folder))
 
 
 def test_the_training_loss_of_an_evaluation_is_the_mean_over_the_rows_since_the_one_before(run_folder):
