@@ -104,7 +104,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Picture:
-    """Anything else than curves. legend: (label, tone, look) of each series; paint: draws it, told whether it is wide."""
+    """Anything else than curves. legend: (label, tone, look) of each series; paint: draws it, told if it is wide."""
 
     title: str
     unit: str

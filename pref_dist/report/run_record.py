@@ -22,8 +22,8 @@ class RunRecord:
     steps, evaluations: the two kinds of lines of metrics.jsonl, in their order. metrics: of metrics.json, or {}.
     scored_on: the file of rows that metrics.json is about, None for the run's own validation rows.
     other_evaluations: metrics of `evaluate --data`, by folder name, but for the one in metrics.json.
-    worst_rows: of worst_rows.json beside the metrics, None where there is none. calibration: of calibration.json, or {}.
-    findings: of findings.json, None where there is none.
+    worst_rows, findings: of worst_rows.json beside the metrics and of findings.json, None where there is no such file.
+    calibration: of calibration.json, or {}.
     num_damaged_lines: lines of either .jsonl file that are no JSON object, such as one that a crash cut short.
     """
 

@@ -32,7 +32,7 @@ class ConfusionCell:
 
 
 def group_slices(metrics: Record) -> dict[str, list[SliceLine]]:
-    """Return the slices by what cuts them, in the order of metrics.json; the line of the bars is the whole's log loss."""
+    """Return the slices by what cuts them, in the order of metrics.json; the bars' line is the log loss of all."""
     slices: Sequence[Record] = metrics.get("slices") or []
     big = [found for found in slices if found["num_rows"] >= ENOUGH_ROWS] or slices
     scale = span_scale(

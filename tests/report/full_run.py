@@ -19,9 +19,7 @@ def write_lines(path: Path, records: Sequence[Mapping[str, object]]) -> None:
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
-def write_full_run(
-    folder: Path, num_rows: int = 400, noise: float = 1.0, seed: int = 0, train: str = "rows.csv"
-) -> Path:
+def write_full_run(folder: Path, num_rows: int = 400, noise: float = 1.0, train: str = "rows.csv") -> Path:
     """Write the folder and return it. `noise` is what the logits have beyond the truth: more is worse."""
     folder.mkdir(parents=True)
     config = load_config(None, [f"data.train={train}", "train.precision=fp32", f"run.dir={folder}"])
@@ -55,7 +53,8 @@ def iterate_lines(noise: float, num_steps: int = 60):
     generator = np.random.default_rng(1)
     for step in range(1, num_steps + 1):
         loss = 0.6 + 0.1 * noise + 0.5 * np.exp(-step / 15)
-        yield {"step": step, "epoch": 0, "loss": loss + 0.05 * generator.normal(), "grad_norm": 1.0 + generator.random(),
+        yield {"step": step, "epoch": 0, "loss": loss + 0.05 * generator.normal(),
+               "grad_norm": 1.0 + generator.random(),
                "learning_rate": 2e-4 * (1 - step / num_steps), "rows": 32, "tokens": 2100, "padding": 0.08,
                "micro_batches": 4, "seconds": 0.5 * noise}  # fmt: skip
         if step % 15 == 0:
@@ -98,11 +97,12 @@ def build_metrics(logits: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
                     "accuracy": accuracy - shift, "interval": [loss + shift - 3 / count, loss + shift + 3 / count]}
                    for by, name, count, shift in list_slices()],
         "verbosity": [{"low": low, "high": high, "num_rows": 80, "predicted": 0.5 + shift, "real": 0.5 + 1.4 * shift}
-                      for low, high, shift in [(None, -800, -0.2), (-800, -120, -0.08), (-120, 90, 0.01), (90, 1300, 0.09),
+                      for low, high, shift in [(None, -800, -0.2), (-800, -120, -0.08), (-120, 90, 0.01), (90, 1300, 0.1),
                                                (1300, None, 0.22)]],
         "baselines": {"class_prior": {"log_loss": 1.0912, "accuracy": 0.36, "num_rows": 400, "interval": [1.08, 1.1]},
-                      "length_tree": {"log_loss": 1.0434, "accuracy": 0.45, "num_rows": 400, "interval": [1.02, 1.07]}},
-        "gate": {"passed": True, "nearest": "length_tree", "gain": 1.0434 - loss, "interval": [0.1, 0.2], "is_prior": False,
+                      "length_tree": {"log_loss": 1.0434, "accuracy": 0.45, "num_rows": 400, "interval": [1.0, 1.1]}},
+        "gate": {"passed": True, "nearest": "length_tree", "gain": 1.0434 - loss, "interval": [0.1, 0.2],
+                 "is_prior": False,
                  "sentence": "The model beats every baseline; the nearest, length tree, is sure to be behind."},
         "references": {"bayes": {"log_loss": 0.79, "accuracy": 0.64, "num_rows": len(logits)}},
         "calibration": {"temperature": 1.2134, "log_loss_before": loss, "log_loss_after": loss - 0.0051, "gain": 0.0051,
@@ -119,8 +119,8 @@ def build_metrics(logits: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
 
 
 def list_slices() -> list[tuple[str, str, int, float]]:
-    return [("length", "shortest quarter", 100, -0.05), ("length", "longest quarter", 100, 0.06), ("turns", "1", 390, 0.0),
-            ("turns", "2 or more", 10, 0.21), ("label", "tie", 120, 0.12), ("label", "no tie", 280, -0.05)]  # fmt: skip
+    return [("length", "shortest quarter", 100, -0.05), ("length", "longest quarter", 100, 0.06),
+            ("turns", "1", 390, 0.0), ("turns", "2 or more", 10, 0.21), ("label", "tie", 120, 0.12), ("label", "no tie", 280, -0.05)]  # fmt: skip
 
 
 def list_bins(chances: np.ndarray, target: np.ndarray, num_bins: int = 8) -> list[dict[str, float]]:
@@ -138,7 +138,7 @@ def list_worst(logits: np.ndarray, targets: np.ndarray, num_rows: int = 6) -> li
         {"row_id": f"row{row}", "file": "rows.csv", "row": int(row), "loss": float(losses[row]),
          "target": targets[row].tolist(), "probabilities": chances[row].tolist(), "is_cut": row % 2 == 0,
          "turns": [{"prompt": f"{SCRIPT} What is {row}?", "response_a": "It is\n\n  " + "W" * 300, "response_b": ""},
-                   {"prompt": "And then?", "response_a": "مرحبا " * 9, "response_b": "</pre></details><b>x</b> " * 400}],
+                   {"prompt": "And then?", "response_a": "مرحبا " * 9, "response_b": "</pre><b>x</b>" * 400}],
          "models": ["model-one", "model-two"]}
         for row in (int(place) for place in np.argsort(-losses)[:num_rows])
     ]  # fmt: skip
