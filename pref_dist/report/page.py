@@ -13,12 +13,11 @@ from pref_dist.report.bias import build_cost_chart, build_verbosity_picture, ren
 from pref_dist.report.calibration import build_reliability, explain_predict, explain_temperature
 from pref_dist.report.configuration import list_settings, list_versions
 from pref_dist.report.curves import build_loss_chart, build_small_charts, list_evaluations
-from pref_dist.report.run_record import Record, RunRecord, read_run_record
+from pref_dist.report.run_record import Record, RunRecord
 from pref_dist.report.scores import Headline, ScoredModel, judge, list_headlines, list_scores
 from pref_dist.report.shown_rows import show_worst_row
 from pref_dist.report.slices import group_slices, list_confusion
 from pref_dist.report.templates import open_templates
-from pref_dist.run_dir import RunDir
 
 SECTIONS = ("Summary", "Curves", "Classes", "Slices", "Calibration", "Bias", "Worst rows", "Data", "Configuration",
             "Environment")  # fmt: skip
@@ -42,17 +41,6 @@ class ScoreTable:
     @property
     def has_intervals(self) -> bool:
         return any(headline.interval is not None for headline in self.headlines)
-
-
-def write_report(run_folder: Path, out: Path | None = None) -> Path:
-    """Write the page about a run, by default to RUN_DIR/report.html, and return where it is.
-
-    The run may be unfinished: the page shows what is there. The same folder gives the same bytes on the
-    same machine. Raises ConfigError if the folder holds no run, CheckpointError if a file in it is damaged.
-    """
-    path = out or RunDir(run_folder).report
-    write_page(path, render_page(read_run_record(run_folder)))
-    return path
 
 
 def write_page(path: Path, page: str) -> None:

@@ -21,7 +21,7 @@ class ShownText:
 class ShownRow:
     """One row. outcome: the class of a one-hot target, else None; real, predicted: (class, probability) of each.
 
-    turns: prompt, A and B of each of the first ones, of num_turns; None where the texts are not known.
+    turns: prompt, A and B of each of the first ones, of num_turns, none where the texts are not known.
     """
 
     id: str
@@ -33,7 +33,7 @@ class ShownRow:
     loss: float | None
     is_cut: bool
     models: Sequence[str] | None
-    turns: list[tuple[ShownText, ...]] | None
+    turns: list[tuple[ShownText, ...]]
     num_turns: int
 
 
