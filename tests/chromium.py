@@ -127,10 +127,14 @@ def start_chromium(profile: Path) -> Iterator[Chromium]:
         attach(browser)
         yield browser
     finally:
-        process.kill()
-        process.wait()
+        # The browser and its processes leave once nobody is at the other end of the pipe.
         os.close(inward[1])
         os.close(outward[0])
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def attach(browser: Chromium) -> None:

@@ -113,7 +113,7 @@ def build_metric_line(key: str, values: list[Headline | None]) -> MetricLine:
             scale.track(found.value, found.interval) if found is not None and any(intervals) else None
             for found in values
         ],
-        best=find_best(values, goal) if len(known) > 1 else [],
+        best=find_best(values, goal) if len(set(known)) > 1 else [],
     )
 
 

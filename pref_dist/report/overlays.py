@@ -67,7 +67,8 @@ def trace_run(record: RunRecord, look: RunLook, x: Array) -> list[Curve]:
     """Return the training loss, smoothed, and the validation log loss."""
     losses, window = read_column(record.steps, "loss"), smoothing_window(len(record.steps))
     smoothed = smooth(losses, read_column(record.steps, "rows"), window) if window else losses
-    curves = [Curve("", x, smoothed, look.tone, "faint", look.is_dashed)]
+    label = "" if record.evaluations else f"{look.label}, training"
+    curves = [Curve(label, x, smoothed, look.tone, "faint", look.is_dashed)]
     if record.evaluations:
         after = np.searchsorted(read_column(record.steps, "step"), read_column(record.evaluations, "step"), "right") - 1
         scores = read_column(record.evaluations, "log_loss")

@@ -64,6 +64,7 @@ def render_page(record: RunRecord) -> str:
         **describe_evaluation(record.metrics, record.worst_rows),
         scored_on=record.scored_on,
         evaluate_command=name_command(record.scored_on),
+        swap_command=name_command(record.scored_on) + " --set evaluate.swap=full",
         predict_note=explain_predict(record.calibration, getattr(record.config.evaluate, "calibrate", None)),
         set_aside=count_set_aside(record.set_aside),
         truncation={side: describe_truncation(audit) for side, audit in record.truncation.items()},

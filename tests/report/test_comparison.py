@@ -17,7 +17,7 @@ from pref_dist.evaluate.logits_file import Origin, RowLogits, read_logits, write
 from pref_dist.metrics import row_log_losses
 from pref_dist.report import write_comparison
 from tests.page_checks import check_points_nowhere, exact_numbers, section_of, text_of
-from tests.report.full_run import SCRIPT, name_rows, write_full_run
+from tests.report.full_run import SCRIPT, write_full_run
 
 
 @pytest.fixture
@@ -31,6 +31,11 @@ def compare(runs: tuple[Path, ...], out: Path) -> tuple[str, dict]:
     return page, json.loads((out / "comparison.json").read_text())
 
 
+def losses_of(run: Path) -> np.ndarray:
+    rows = read_logits(run / "valid_logits.parquet")
+    return row_log_losses(rows.logits, rows.targets)
+
+
 def rewrite_logits(run: Path, **changes) -> None:
     """Write a run's logits again with other ids, logits or targets."""
     rows = read_logits(run / "valid_logits.parquet")
@@ -40,10 +45,7 @@ def rewrite_logits(run: Path, **changes) -> None:
 
 def test_the_difference_is_that_of_the_log_losses_and_its_interval_lies_above_zero(two_runs, tmp_path):
     page, numbers = compare(two_runs, tmp_path / "out")
-    losses = []
-    for run in two_runs:
-        rows = read_logits(run / "valid_logits.parquet")
-        losses.append(row_log_losses(rows.logits, rows.targets))
+    losses = [losses_of(run) for run in two_runs]
     (paired,) = numbers["rows"][0]["pairs"]
     assert paired["num_rows"] == 400
     assert paired["difference"] == pytest.approx((losses[1] - losses[0]).mean(), abs=1e-12)
@@ -145,17 +147,12 @@ def test_disagreements_show_the_texts_that_the_sources_still_hold(tmp_path, samp
     source = tmp_path / "train.csv"
     source.write_text((sample_dir / "train.csv").read_text().replace("What", f"{SCRIPT} What"))
     rows = read_checked_rows(SourceRequest(source)).rows
-    runs = [
-        write_full_run(tmp_path / name, len(rows), noise, train=str(source)) for name, noise in (("a", 1), ("b", 4))
-    ]
+    runs = [write_full_run(tmp_path / f"run{noise}", len(rows), noise, str(source)) for noise in (1, 4)]
     for run in runs:
         name_as(run, rows)
     page, _ = compare(tuple(runs), tmp_path / "out")
     section = section_of(page, "disagreements")
-    losses = [
-        row_log_losses(found.logits, found.targets)
-        for found in (read_logits(run / "valid_logits.parquet") for run in runs)
-    ]
+    losses = [losses_of(run) for run in runs]
     worst = rows[int(np.abs(losses[1] - losses[0]).argmax())]
     first = section.split("<details")[1]
     assert worst.id in first
@@ -231,8 +228,7 @@ def test_a_file_that_cannot_tell_its_rows_gives_no_figure(two_runs, tmp_path):
 
 
 def test_rows_that_a_model_has_learnt_from_are_told(two_runs, tmp_path):
-    rows = name_rows(*(lambda found: (found.logits, found.targets))(read_logits(two_runs[0] / "valid_logits.parquet")))
-    origin = rows.origin
+    origin = read_logits(two_runs[0] / "valid_logits.parquet").origin
     learnt = np.arange(400) >= 7
     rewrite_logits(two_runs[0], origin=Origin(origin.groups, origin.pairs, origin.is_mirrored, learnt))
     words = text_of(section_of(compare(two_runs, tmp_path / "out")[0], "differences"))
