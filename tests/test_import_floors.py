@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "pref_dist"
 FLOORS = {
     "errors": 0, "files": 0, "labels": 0, "run_dir": 0, "findings": 0, "config": 0,
     "data": 1, "models": 1, "losses": 1, "optim": 1, "metrics": 1,
+    "bootstrap": 1, "class_metrics": 1, "cross_fit": 1, "ranking": 1, "reliability": 1, "temperature": 1, "wilson": 1,
     "runtime": 2,
     "train": 3, "evaluate": 3, "predict": 3, "submission": 3, "blend": 3, "report": 3, "inspection": 3,
     "export": 3, "model_card": 3, "loaded_model": 3,

@@ -10,17 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pref_dist.data.mixing import mix64
+from pref_dist.cross_fit import iterate_parts
 from pref_dist.metrics import log_probabilities
+from pref_dist.temperature import TEMPERATURES, fit_temperature
 
 Array = NDArray[np.float64]
 Groups = NDArray[np.uint64]
 
 SMALLEST_PROBABILITY = 1e-15
-TEMPERATURES = (0.05, 20.0)
 SMALLEST_WEIGHT = 1e-6  # what is below was left over by the search
-NUM_PARTS = 5
-PART_SALT = np.uint64(0x626C656E64)  # so that parts do not follow the folds, which hash the same groups
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def fit_pool(chances: Array, targets: Array) -> Pool:
     found = [middle, *corners]
     if num_members > 1:
         found += [search(chances, targets, start) for start in (middle, *(0.8 * corners + 0.2 * middle))]
-    fitted = [fit_temperature(weights, chances, targets) for weights in found]
+    fitted = [fit_sharpness(weights, chances, targets) for weights in found]
     return min(fitted, key=lambda pair: pair[0])[1]
 
 
@@ -92,21 +90,11 @@ def loss_and_gradient(values: Array, chances: Array, targets: Array) -> tuple[fl
     return float(-(targets * log_blended).sum() / len(targets)), gradient
 
 
-def fit_temperature(weights: Array, chances: Array, targets: Array) -> tuple[float, Pool]:
-    """Return the least loss with these weights and its pool; the loss is convex in 1 / T."""
-    from scipy.optimize import minimize_scalar
-
-    def loss(sharpness: float) -> float:
-        return loss_and_gradient(np.append(weights, sharpness), chances, targets)[0]
-
-    bounds = (1 / TEMPERATURES[1], 1 / TEMPERATURES[0])
-    result = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-10})
-    return float(result.fun), Pool(weights, 1.0 / float(result.x))
-
-
-def part_of(groups: Groups) -> NDArray[np.int64]:
-    """Return the part (N,), 0 to 4, of each prompt group (N,)."""
-    return (mix64(groups ^ PART_SALT) % np.uint64(NUM_PARTS)).astype(np.int64)
+def fit_sharpness(weights: Array, chances: Array, targets: Array) -> tuple[float, Pool]:
+    """Return the least loss with these weights and its pool."""
+    mixed = np.maximum(np.tensordot(weights, chances, axes=1), SMALLEST_PROBABILITY)
+    temperature, loss = fit_temperature(np.log(mixed), targets)
+    return loss, Pool(weights, temperature)
 
 
 def cross_fit(chances: Array, targets: Array, groups: Groups) -> Array:
@@ -114,11 +102,8 @@ def cross_fit(chances: Array, targets: Array, groups: Groups) -> Array:
 
     With a single part there is nothing else to fit on: then the mean of the members.
     """
-    parts = part_of(groups)
     blended = equal_pool(len(chances)).log_chances(chances)
-    for part in np.unique(parts):
-        is_here = parts == part
-        if not is_here.all():
-            pool = fit_pool(chances[:, ~is_here], targets[~is_here])
-            blended[is_here] = pool.log_chances(chances[:, is_here])
+    for is_here in iterate_parts(groups):
+        pool = fit_pool(chances[:, ~is_here], targets[~is_here])
+        blended[is_here] = pool.log_chances(chances[:, is_here])
     return blended

@@ -130,7 +130,6 @@ def describe_blend(members: Sequence[Member], log_chances: Array) -> RowLogits:
 def summarise(members: Sequence[Member], judgement: Judgement) -> dict[str, Any]:
     """Return what weights.json holds."""
     weighted = zip(members, judgement.pool.weights, judgement.members, strict=True)
-    low, high = judgement.interval
     return {
         "members": [
             {"run": str(member.root), "kind": member.kind, "weight": float(weight), **scores}
@@ -142,7 +141,7 @@ def summarise(members: Sequence[Member], judgement: Judgement) -> dict[str, Any]
         "cross_fitted": judgement.cross_fitted,
         "best_member": str(members[judgement.best].root),
         "gain": judgement.gain,
-        "gain_interval": [low, high],
+        "gain_interval": None if judgement.interval is None else list(judgement.interval),
     }
 
 

@@ -61,11 +61,17 @@ def show_summary(summary: dict[str, Any]) -> None:
     show_line("equal weights", "", summary["equal_weights"])
     show_line("blend, on the rows it was fitted", "", summary["fitted"])
     show_line("blend, on others (cross-fitted)", "", summary["cross_fitted"])
-    low, high = summary["gain_interval"]
     click.echo(f"temperature {summary['temperature']:.3f}")
     click.echo(
-        f"gain over {summary['best_member']}: {summary['gain']:+.4f} nats, 95 % interval {low:+.4f} to {high:+.4f}"
+        f"gain over {summary['best_member']}: {summary['gain']:+.4f} nats, {say_interval(summary['gain_interval'])}"
     )
+
+
+def say_interval(interval: list[float] | None) -> str:
+    if interval is None:
+        return "no interval, since all rows are of one prompt"
+    low, high = interval
+    return f"95 % interval {low:+.4f} to {high:+.4f}"
 
 
 def show_line(name: str, weight: str, scores: dict[str, Any]) -> None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pref_dist.inspection.statistics import Z_95, Bools, Floats, Ints, Outcomes, count_outcomes, seen_from
+from pref_dist.inspection.statistics import Bools, Floats, Ints, Outcomes, count_outcomes, seen_from
+from pref_dist.wilson import Z_95
 
 POINTS = 400.0 / math.log(10.0)  # of the rating in one unit of s
 MEAN_RATING = 1000.0

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pref_dist.wilson import wilson_interval
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-Z_95 = 1.959963984540054  # of the normal distribution, two-sided
 CUT_QUANTILE = 0.95
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 MAX_BINS = 40  # of a histogram
@@ -78,16 +79,6 @@ class DifferenceBin:
     high: int
     median: float
     outcomes: Outcomes
-
-
-def wilson_interval(count: float, total: float, z: float = Z_95) -> tuple[float, float]:
-    """Return the score interval of a binomial share (Wilson 1927); it stays inside 0 and 1 and needs no large total."""
-    share = count / total
-    centre = share + z * z / (2 * total)
-    reach = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    scale = 1 + z * z / total
-    # At 0 and at 1 a rounding would put the share beside its own interval.
-    return min(share, max(0.0, (centre - reach) / scale)), max(share, min(1.0, (centre + reach) / scale))
 
 
 def build_share(count: float, total: float) -> Share:

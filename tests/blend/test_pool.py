@@ -5,8 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from pref_dist.blend.gain import bootstrap_mean, judge_blend
-from pref_dist.blend.pool import Pool, cross_fit, fit_pool, loss_and_gradient, part_of
+from pref_dist.blend.gain import judge_blend
+from pref_dist.blend.pool import Pool, cross_fit, fit_pool, loss_and_gradient
+from pref_dist.bootstrap import bootstrap_mean
+from pref_dist.cross_fit import part_of
 from pref_dist.metrics import probabilities, score_logits
 
 
