@@ -47,7 +47,7 @@ def build_verbosity_picture(bins: Sequence[Record] | None) -> Picture | None:
 
 
 def paint_verbosity(bins: Sequence[Record], axes: Axes, is_wide: bool) -> None:
-    """Bins are equally wide, and the borders between them are the ticks."""
+    """Bins are drawn equally wide, and the borders between them are the ticks: the lowest value above each."""
     places = np.arange(len(bins)) + 0.5
     axes.axhline(50.0, color=STAND_IN["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
     for key, tone in (("real", "valid"), ("predicted", "train")):
@@ -55,22 +55,22 @@ def paint_verbosity(bins: Sequence[Record], axes: Axes, is_wide: bool) -> None:
         axes.plot(places, rates, color=STAND_IN[tone], marker="o", markersize=6)
     axes.set_xlim(0, len(bins))
     borders = range(1, len(bins))
-    shown = borders if is_wide or len(bins) <= 7 else borders[::2]
+    shown = borders if is_wide or len(bins) <= 6 else borders[::2]
     axes.set_xticks(list(shown), [render_difference(bins[place]["low"]) for place in shown])
     axes.set_xlabel(f"characters of A {MINUS} B")
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=ROUND))
 
 
 def render_range(found: Record) -> str:
-    """As in `−300 to −20`, or with an open end."""
+    """As in `−499 to −200`; both ends belong to it, and either may be open."""
     low, high = found["low"], found["high"]
     if low is None:
-        return "any" if high is None else f"below {render_difference(high)}"
-    return (
-        f"{render_difference(low)} or more"
-        if high is None
-        else f"{render_difference(low)} to {render_difference(high)}"
-    )
+        return "any" if high is None else f"{render_signed(high)} or less"
+    return f"{render_signed(low)} or more" if high is None else f"{render_signed(low)} to {render_signed(high)}"
+
+
+def render_signed(value: int) -> str:
+    return f"{value:+,}".replace("-", MINUS) if value else "0"
 
 
 def render_difference(value: float | None) -> str:

@@ -148,7 +148,7 @@ def build_paired_table(rows: RowSet, runs: Sequence[ComparedRun]) -> PairedTable
     return PairedTable(
         rows.name,
         [(paired, scale.track(paired.difference, paired.interval)) for paired in pairs],
-        [find_disagreements(rows, paired, runs[paired.first].record.config) for paired in chosen],
+        find_disagreements(rows, chosen, runs[first].record.config),
     )
 
 

@@ -1,6 +1,6 @@
 """Rows about which two runs differ most, with their texts where these can still be read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,23 +42,43 @@ class Disagreements:
     note: str
 
 
-def find_disagreements(rows: RowSet, paired: Paired, config: RunConfig) -> Disagreements:
-    """Return the rows whose losses differ most. `config`: of a run whose sources hold the texts of its own rows."""
+def find_disagreements(rows: RowSet, pairs: Sequence[Paired], config: RunConfig) -> list[Disagreements]:
+    """Return, for each pair of runs, the rows whose losses differ most.
+
+    `config`: of a run whose sources hold the texts of its own rows; they are read once for all pairs.
+    """
+    chosen = [choose_rows(paired) for paired in pairs]
+    keys = [find_keys(rows, paired, places) for paired, places in zip(pairs, chosen, strict=True)]
+    wanted = {key for found in keys for key in found}
+    texts, note = read_texts(config, wanted) if rows.is_own else ({}, "The file of these rows is not kept.")
+    found = []
+    for paired, places, their_keys in zip(pairs, chosen, keys, strict=True):
+        shown = zip(places, their_keys, strict=True)
+        lines = [build_disagreement(rows, paired, place, texts.get(key)) for place, key in shown]
+        found.append(Disagreements(paired, lines, note))
+    return found
+
+
+def choose_rows(paired: Paired) -> list[int]:
+    """Return numbers of common rows, the largest difference first."""
     gaps = np.abs(paired.losses[1] - paired.losses[0])
-    order = [int(place) for place in np.argsort(-gaps, kind="stable")[:MOST_ROWS] if gaps[place] > 0.0]
+    return [int(place) for place in np.argsort(-gaps, kind="stable")[:MOST_ROWS] if gaps[place] > 0.0]
+
+
+def find_keys(rows: RowSet, paired: Paired, chosen: Sequence[int]) -> list[Key]:
     origin = rows.files[paired.first].origin
     assert origin is not None
-    keys = [
-        (int(origin.pairs[place]), bool(origin.is_mirrored[place])) for place in paired.places_of[0][order].tolist()
+    return [
+        (int(origin.pairs[place]), bool(origin.is_mirrored[place]))
+        for place in paired.places_of[0][list(chosen)].tolist()
     ]
-    texts, note = read_texts(config, set(keys)) if rows.is_own else ({}, "The file of these rows is not kept.")
-    shown = [build_disagreement(rows, paired, place, texts.get(key)) for place, key in zip(order, keys, strict=True)]
-    return Disagreements(paired, shown, note)
 
 
 def read_texts(config: RunConfig, wanted: set[Key]) -> tuple[dict[Key, Row], str]:
     """Return the wanted rows as far as the run's sources still hold them, and a note if some are missing."""
     found: dict[Key, Row] = {}
+    if not wanted:
+        return found, ""
     try:
         for row in iterate_rows(config):
             key = pair_of(row.turns)

@@ -14,7 +14,7 @@ from pref_dist.report.calibration import build_reliability, explain_predict, exp
 from pref_dist.report.configuration import list_settings, list_versions
 from pref_dist.report.curves import build_loss_chart, build_small_charts, list_evaluations
 from pref_dist.report.run_record import Record, RunRecord
-from pref_dist.report.scores import Headline, ScoredModel, judge, list_headlines, list_scores
+from pref_dist.report.scores import Headline, ScoredModel, Verdict, judge, list_headlines, list_scores
 from pref_dist.report.shown_rows import show_worst_row
 from pref_dist.report.slices import group_slices, list_confusion
 from pref_dist.report.templates import open_templates
@@ -31,7 +31,7 @@ class ScoreTable:
     metrics: Record
     headlines: list[Headline]
     models: list[ScoredModel]
-    verdict: tuple[bool, str] | None
+    verdict: tuple[Verdict, str] | None
 
     @property
     def closed(self) -> float | None:

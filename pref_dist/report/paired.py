@@ -1,7 +1,7 @@
 """How much better one run is than another on the very same rows, and how sure that is."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pref_dist.blend.gain import bootstrap_mean
+from pref_dist.bootstrap import bootstrap_mean
 from pref_dist.evaluate.logits_file import Origin, RowLogits, read_logits
 from pref_dist.metrics import row_log_losses
 from pref_dist.run_dir import RunDir
@@ -97,37 +97,40 @@ def compare_all(rows: RowSet) -> list[Paired]:
 def compare(files: Mapping[int, RowLogits], first: int, second: int) -> Paired:
     """Return the paired difference of two runs over the rows that both have: same id, same texts, same order."""
     one, other = files[first], files[second]
-    lengths = (len(one), len(other))
+    empty = Paired(first, second, (len(one), len(other)))
     if one.targets is None or other.targets is None:
-        return Paired(first, second, lengths, note="one of the files has no labels")
+        return replace(empty, note="one of the files has no labels")
     if one.origin is None or other.origin is None:
-        return Paired(
-            first, second, lengths, note="a file lacks the columns that tell its rows; evaluate writes it again"
-        )
+        return replace(empty, note="a file lacks the columns that tell its rows; evaluate writes it again")
     places = match_rows(one, other)
-    if not len(places[0]):
-        return Paired(first, second, lengths, note="no row in common")
     is_same = (one.targets[places[0]] == other.targets[places[1]]).all(axis=1)
-    kept = (places[0][is_same], places[1][is_same])
-    num_relabelled = int((~is_same).sum())
-    if not len(kept[0]):
-        return Paired(first, second, lengths, "all common rows have other labels", num_relabelled=num_relabelled)
-    losses = (
-        row_log_losses(np.asarray(one.logits[kept[0]], np.float64), one.targets[kept[0]]),
-        row_log_losses(np.asarray(other.logits[kept[1]], np.float64), other.targets[kept[1]]),
-    )
-    groups, differences = one.origin.groups[kept[0]], losses[1] - losses[0]
-    return Paired(
-        first, second, lengths,
-        num_rows=len(kept[0]),
-        num_relabelled=num_relabelled,
-        num_learnt=int((was_learnt(one.origin, kept[0]) | was_learnt(other.origin, kept[1])).sum()),
+    common = replace(empty, num_relabelled=int((~is_same).sum()))
+    if not is_same.any():
+        return replace(common, note="all common rows have other labels" if len(is_same) else "no row in common")
+    return measure(common, one, other, (places[0][is_same], places[1][is_same]))
+
+
+def measure(paired: Paired, one: RowLogits, other: RowLogits, places: tuple[Places, Places]) -> Paired:
+    """Return the pair with its figures over the common rows, which stand at `places` (n,) of each file."""
+    assert one.origin is not None
+    assert other.origin is not None
+    losses = (losses_at(one, places[0]), losses_at(other, places[1]))
+    differences = losses[1] - losses[0]
+    return replace(
+        paired,
+        num_rows=len(differences),
+        num_learnt=int((was_learnt(one.origin, places[0]) | was_learnt(other.origin, places[1])).sum()),
         log_losses=(float(losses[0].mean()), float(losses[1].mean())),
         difference=float(differences.mean()),
-        interval=bootstrap_mean(differences, groups, SEED) if len(np.unique(groups)) > 1 else None,
-        places_of=kept,
+        interval=bootstrap_mean(differences, one.origin.groups[places[0]], SEED),
+        places_of=places,
         losses=losses,
-    )  # fmt: skip
+    )
+
+
+def losses_at(rows: RowLogits, places: Places) -> Array:
+    assert rows.targets is not None
+    return row_log_losses(np.asarray(rows.logits[places], np.float64), rows.targets[places])
 
 
 def match_rows(one: RowLogits, other: RowLogits) -> tuple[Places, Places]:

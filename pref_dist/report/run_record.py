@@ -28,7 +28,6 @@ class RunRecord:
     """
 
     name: str
-    root: Path
     config: RunConfig
     state: Record
     steps: list[Record]
@@ -66,7 +65,6 @@ def read_run_record(run_folder: Path) -> RunRecord:
     scored_on = next((name for name, content in evaluations.items() if content == metrics), None)
     return RunRecord(
         name=run_dir.root.resolve().name,
-        root=run_dir.root,
         config=build_config(read_config_file(run_dir.config), where=str(run_dir.config)),
         state=run_dir.read_state(),
         steps=[line for line in lines if "loss" in line],

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pref_dist.report.tracks import Interval, Track, span_scale
 
 Scores = dict[str, Any]
+Verdict = Literal["yes", "perhaps", "no"]
 PRIOR = "class_prior"
 HEADLINES = {  # key of metrics.json: label, what it is
     "log_loss": ("Log loss", "nats, lower is better"),
@@ -97,21 +98,29 @@ def share_closed(log_loss: float | None, prior: float | None, goal: float | None
     return (prior - log_loss) / (prior - goal)
 
 
-def judge(metrics: Scores) -> tuple[bool, str] | None:
+def judge(metrics: Scores) -> tuple[Verdict, str] | None:
     """Return whether the model beats every baseline, and that as a sentence; None without baselines.
 
     The gate's own words, where it was asked: it knows how sure the gain is.
     """
     gate = metrics.get("gate")
     if gate:
-        return bool(gate["passed"]), str(gate["sentence"])
+        return grade(gate), str(gate["sentence"])
     baselines = {name.replace("_", " "): scores["log_loss"] for name, scores in find_baselines(metrics).items()}
     log_loss = metrics.get("log_loss")
     if not baselines or log_loss is None:
         return None
     unbeaten = [f"{name} ({other:.4f})" for name, other in baselines.items() if other <= log_loss]
     if unbeaten:
-        return False, f"The model ({log_loss:.4f}) does not beat {' and '.join(unbeaten)}: it has learnt too little."
+        return "no", f"The model ({log_loss:.4f}) does not beat {' and '.join(unbeaten)}: it has learnt too little."
     nearest = min(baselines, key=lambda name: baselines[name])
     gain = baselines[nearest] - log_loss
-    return True, f"The model beats every baseline; the nearest, {nearest}, is {gain:.4f} nats behind."
+    return "yes", f"The model beats every baseline; the nearest, {nearest}, is {gain:.4f} nats behind."
+
+
+def grade(gate: Scores) -> Verdict:
+    """Sure only where the gain's interval lies above zero."""
+    if not gate["passed"] or gate.get("is_prior"):
+        return "no"
+    interval = gate.get("interval")
+    return "yes" if interval is not None and interval[0] > 0.0 else "perhaps"

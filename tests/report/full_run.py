@@ -2,16 +2,21 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pref_dist.config.load import load_config, render_config
+from pref_dist.evaluate.calibrate import calibrate
 from pref_dist.evaluate.logits_file import Origin, RowLogits, write_logits
-from pref_dist.metrics import probabilities, row_log_losses, score_logits
+from pref_dist.evaluate.order_bias import compare_orders
+from pref_dist.evaluate.scores import describe_scores
+from pref_dist.evaluate.slices import RowFacts, score_slices
+from pref_dist.evaluate.verbosity import measure_verbosity
+from pref_dist.metrics import probabilities, row_log_losses
 
-CLASSES = ("A", "B", "tie")
 SCRIPT = "<script>alert(1)</script>"
 
 
@@ -29,8 +34,7 @@ def write_full_run(folder: Path, num_rows: int = 400, noise: float = 1.0, train:
     write_lines(folder / "metrics.jsonl", list(iterate_lines(noise)))
     logits, targets = draw_logits(num_rows, noise)
     write_logits(folder / "valid_logits.parquet", name_rows(logits, targets))
-    metrics = build_metrics(logits, targets)
-    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "metrics.json", score_full_run(num_rows, noise))
     write_json(folder / "worst_rows.json", list_worst(logits, targets))
     write_json(folder / "calibration.json", {
         "temperature": 1.21, "applies": True, "interval": [0.001, 0.009], "gain": 0.005, "step": 60, "swap": "none",
@@ -77,60 +81,35 @@ def name_rows(logits: np.ndarray, targets: np.ndarray) -> RowLogits:
     return RowLogits([f"row{number}" for number in numbers], logits, targets, origin, notes={"step": "60"})
 
 
-def build_metrics(logits: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
-    chances, losses, classes = probabilities(logits), row_log_losses(logits, targets), targets.argmax(axis=1)
-    loss, guesses = float(losses.mean()), logits.argmax(axis=1)
-    accuracy = float((guesses == classes).mean())
-    confusion = [[int(((classes == real) & (guesses == guess)).sum()) for guess in range(3)] for real in range(3)]
+@cache
+def score_full_run(num_rows: int, noise: float) -> dict[str, Any]:
+    """Return metrics.json, by the functions that make it up."""
+    logits, targets = draw_logits(num_rows, noise)
+    generator, groups = np.random.default_rng(5), np.arange(num_rows, dtype=np.uint64) // 2
+    second = logits + 0.3 * generator.normal(size=logits.shape)
+    facts = RowFacts(
+        characters=generator.integers(20, 3000, (num_rows, 3)),
+        num_turns=generator.integers(1, 4, num_rows),
+        is_cut=generator.random(num_rows) < 0.2,
+        has_empty_response=generator.random(num_rows) < 0.02,
+        has_equal_responses=np.zeros(num_rows, np.bool_),
+    )
+    scores = describe_scores(logits, targets, groups)
+    loss = scores["log_loss"]
     return {
-        **score_logits(logits, targets), "step": 60, "num_set_aside": 1, "num_prompts": len(logits) // 2,
-        "macro_f1": accuracy - 0.0123, "brier": 0.4412345, "ece": 0.0312345, "auc": 0.7812345,
-        "intervals": {"log_loss": [loss - 0.05, loss + 0.05], "accuracy": [accuracy - 0.04, accuracy + 0.04],
-                      "macro_f1": [accuracy - 0.05, accuracy + 0.03], "brier": [0.41, 0.47], "ece": [0.02, 0.05],
-                      "auc": None},
-        "classes": {name: {"num_rows": sum(confusion[place]), "share": sum(confusion[place]) / len(logits),
-                           "mean_probability": float(chances[:, place].mean()), "log_loss": 0.9 + place / 7,
-                           "precision": 0.61 + place / 70, "recall": 0.6, "f1": 0.62, "auc": 0.8, "brier": 0.2}
-                    for place, name in enumerate(CLASSES)},
-        "confusion": confusion,
-        "slices": [{"by": by, "slice": name, "num_rows": count, "num_prompts": count // 2, "log_loss": loss + shift,
-                    "accuracy": accuracy - shift, "interval": [loss + shift - 3 / count, loss + shift + 3 / count]}
-                   for by, name, count, shift in list_slices()],
-        "verbosity": [{"low": low, "high": high, "num_rows": 80, "predicted": 0.5 + shift, "real": 0.5 + 1.4 * shift}
-                      for low, high, shift in [(None, -800, -0.2), (-800, -120, -0.08), (-120, 90, 0.0), (90, 990, 0.1),
-                                               (990, None, 0.22)]],
+        **scores, "step": 60, "num_set_aside": 1,
+        "slices": score_slices(facts, logits, targets, groups),
+        "verbosity": measure_verbosity(facts, probabilities(logits), targets),
         "baselines": {"class_prior": {"log_loss": 1.0912, "accuracy": 0.36, "num_rows": 400, "interval": [1.08, 1.1]},
                       "length_tree": {"log_loss": 1.0434, "accuracy": 0.45, "num_rows": 400, "interval": [1.0, 1.1]}},
         "gate": {"passed": True, "nearest": "length_tree", "gain": 1.0434 - loss, "interval": [0.1, 0.2],
                  "is_prior": False,
                  "sentence": "The model beats every baseline; the nearest, length tree, is sure to be behind."},
-        "references": {"bayes": {"log_loss": 0.79, "accuracy": 0.64, "num_rows": len(logits)}},
-        "calibration": {"temperature": 1.2134, "log_loss_before": loss, "log_loss_after": loss - 0.0051, "gain": 0.0051,
-                        "interval": [0.0011, 0.0092], "applies": True,
-                        "reliability": {name: list_bins(chances[:, place], targets[:, place])
-                                        for place, name in enumerate(CLASSES)}},
-        "orders": {"mode": "full", "num_rows_both": len(logits), "share": 1.0, "log_loss_ab": loss + 0.011,
-                   "log_loss_ba": loss + 0.013, "log_loss_mean": loss, "gain": 0.0112, "gain_interval": [0.004, 0.019],
-                   "consistency": 0.9034, "mean_difference": 0.0712,
-                   "curve": [{"share": share / 10, "log_loss": loss + 0.011 * (1 - share / 10) ** 2}
-                             for share in range(11)]},
+        "references": {"bayes": {"log_loss": 0.79, "accuracy": 0.64, "num_rows": num_rows}},
+        "calibration": calibrate(logits, targets, groups),
+        "orders": {"mode": "full", **compare_orders(logits, second, targets, groups)},
         "timing": {"seconds": 12.5, "first_seconds": 6.0, "second_seconds": 6.5, "rows_per_second": 32.0},
     }  # fmt: skip
-
-
-def list_slices() -> list[tuple[str, str, int, float]]:
-    return [("length", "shortest quarter", 100, -0.05), ("length", "longest quarter", 100, 0.06),
-            ("turns", "1", 390, 0.0), ("turns", "2 or more", 10, 0.21),
-            ("label", "tie", 120, 0.12), ("label", "no tie", 280, -0.05)]  # fmt: skip
-
-
-def list_bins(chances: np.ndarray, target: np.ndarray, num_bins: int = 8) -> list[dict[str, float]]:
-    bins = []
-    for rows in np.array_split(np.argsort(chances, kind="stable"), num_bins):
-        share, reach = float(target[rows].mean()), 1.96 * float(np.sqrt(0.25 / len(rows)))
-        bins.append({"mean_probability": float(chances[rows].mean()), "share": share, "num_rows": len(rows),
-                     "low": max(0.0, share - reach), "high": min(1.0, share + reach)})  # fmt: skip
-    return bins
 
 
 def list_worst(logits: np.ndarray, targets: np.ndarray, num_rows: int = 6) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import pytest
 from pref_dist.report import write_report
 from pref_dist.report.calibration import explain_predict
 from pref_dist.report.run_record import read_run_record
+from pref_dist.report.scores import judge
 from tests.page_checks import check_points_nowhere, exact_numbers, section_of, text_of
 from tests.report.full_run import SCRIPT, write_full_run, write_json
 
@@ -71,8 +72,8 @@ def test_the_figures_of_both_orders_and_of_length_stand_under_bias(full_folder, 
     assert {*iterate_numbers(orders), *iterate_numbers(bins)} <= set(exact_numbers(section))
     words = text_of(section)
     assert "Gain against cost" in words
-    assert "below −800" in words
-    assert "+990 or more" in words
+    assert "−2,000 or less" in words
+    assert "+2,000 or more" in words
 
 
 def test_the_summary_repeats_what_the_gate_says(full_folder, page):
@@ -86,6 +87,20 @@ def test_a_gate_that_fails_is_shown_as_a_failure(tmp_path):
     metrics["gate"] |= {"passed": False, "sentence": "It sits at the prior."}
     write_json(folder / "metrics.json", metrics)
     assert '<p class="verdict no">It sits at the prior.</p>' in write_report(folder).read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"passed": True, "interval": [0.1, 0.2]}, "yes"),
+        ({"passed": True, "interval": [-0.1, 0.2]}, "perhaps"),
+        ({"passed": True, "interval": None}, "perhaps"),
+        ({"passed": True, "interval": [0.1, 0.2], "is_prior": True}, "no"),
+        ({"passed": False, "interval": [-0.2, -0.1]}, "no"),
+    ],
+)
+def test_a_gain_that_may_be_chance_is_no_plain_yes(changes, verdict):
+    assert judge({"gate": {"is_prior": False, "sentence": "So it is."} | changes}) == (verdict, "So it is.")
 
 
 def test_the_evaluations_stand_under_the_columns_of_the_second_notebook(page):
