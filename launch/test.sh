@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash launch/install.sh
+bash launch/test_tools.sh
 PATH=$PWD/.venv/bin:$PATH
 
 ruff check .

@@ -1,39 +1,19 @@
 """The pictures of the page: lengths, and who wins by how much longer the response is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pref_dist.inspection.describe import Inspection, LabelFigures, LengthFigures
 from pref_dist.inspection.notes import percent
 from pref_dist.inspection.statistics import DifferenceBin, Histogram
-from pref_dist.report.figures import NARROW, ROUND, STAND_IN, WIDE, Tone, draw_axes
+from pref_dist.report.figures import ROUND, STAND_IN, Picture, Tone
 
 MINUS = "−"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """legend: (label, tone, look) of each series; paint: draws it, told whether there is room."""
-
-    title: str
-    unit: str
-    description: str
-    legend: Sequence[tuple[str, Tone, str]]
-    paint: Callable[[Axes, bool], None]
-
-    @property
-    def wide_svg(self) -> Markup:
-        return draw_axes(self.title, self.description, WIDE, lambda axes: self.paint(axes, True))
-
-    @property
-    def narrow_svg(self) -> Markup:
-        return draw_axes(self.title, self.description, NARROW, lambda axes: self.paint(axes, False))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
-"""The report: one self-contained page about a run, from the files in its folder."""
+"""The report: one self-contained page about a run, or about several side by side, from the files in their folders."""
 
-from pref_dist.report.page import write_report
+from pref_dist.report.comparison import write_comparison
+from pref_dist.report.write import write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_comparison", "write_report"]

@@ -1,4 +1,9 @@
-"""What the lines of metrics.jsonl say about the course of a run: charts, and the table of evaluations."""
+"""What the lines of metrics.jsonl say about the course of a run: charts, and the table of evaluations.
+
+The table is that of the second notebook: Step, Training Loss, Validation Loss, Accuracy, Log Loss, Runtime, Samples
+Per Second, Steps Per Second. Its Validation Loss is the Trainer's mean cross-entropy of the hard labels, which is the
+log loss: no smoothing is in either.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +20,10 @@ LEAST_SMOOTHED = 5  # steps; below it there is nothing to smooth
 
 @dataclass(frozen=True)
 class EvaluationLine:
-    """One evaluation. train_loss: mean over the rows of the steps since the one before, None if all were lost."""
+    """One evaluation. train_loss: mean over the rows of the steps since the one before, None if all were lost.
+
+    steps_per_second: batches of the evaluation a second, None where metrics.jsonl does not count them.
+    """
 
     step: int
     train_loss: float | None
@@ -23,6 +31,7 @@ class EvaluationLine:
     accuracy: float | None
     seconds: float | None
     rows_per_second: float | None
+    steps_per_second: float | None
     is_best: bool
 
 
@@ -74,6 +83,25 @@ def build_loss_chart(record: RunRecord) -> Chart:
     return Chart("Loss", "nats", [*curves, *mark_skips(record)], describe("Training loss", losses))
 
 
+def build_small_charts(record: RunRecord) -> list[Chart]:
+    """What the evaluations and the steps say: every curve of the page but the loss."""
+    return [*build_evaluation_charts(record), *(build_step_charts(record) if record.steps else [])]
+
+
+def build_evaluation_charts(record: RunRecord) -> list[Chart]:
+    """Log loss and accuracy of the validation rows, each on an axis of its own."""
+    if not record.evaluations:
+        return []
+    steps = read_column(record.evaluations, "step")
+    losses, accuracies = (read_column(record.evaluations, key) for key in ("log_loss", "accuracy"))
+    return [
+        Chart("Log loss", "validation, nats", [Curve("validation", steps, losses, "valid", "dots")],
+              describe_evaluations("Log loss", losses)),
+        Chart("Accuracy", "validation", [Curve("validation", steps, accuracies, "valid", "dots")],
+              describe_evaluations("Accuracy", accuracies)),
+    ]  # fmt: skip
+
+
 def build_step_charts(record: RunRecord) -> list[Chart]:
     """Learning rate, gradient norm, speed and padding."""
     steps = record.steps
@@ -117,6 +145,13 @@ def describe(name: str, values: Array) -> str:
     return f"{name} from {finite[0]:.4g} at the first step to {finite[-1]:.4g} at the last of {len(values):,}."
 
 
+def describe_evaluations(name: str, values: Array) -> str:
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return f"{name}: no finite value."
+    return f"{name} from {finite[0]:.4g} at the first evaluation to {finite[-1]:.4g} at the last of {len(values):,}."
+
+
 def list_evaluations(record: RunRecord) -> list[EvaluationLine]:
     lines, last_step = [], 0
     for scores in record.evaluations:
@@ -127,13 +162,15 @@ def list_evaluations(record: RunRecord) -> list[EvaluationLine]:
 
 
 def build_evaluation_line(scores: Record, train_loss: float | None, best_step: Any) -> EvaluationLine:
+    seconds, num_batches = scores.get("seconds"), scores.get("micro_batches")
     return EvaluationLine(
         step=scores["step"],
         train_loss=train_loss,
         log_loss=scores["log_loss"],
         accuracy=scores.get("accuracy"),
-        seconds=scores.get("seconds"),
+        seconds=seconds,
         rows_per_second=scores.get("rows_per_second"),
+        steps_per_second=num_batches / seconds if num_batches and seconds else None,
         is_best=scores["step"] == best_step,
     )
 

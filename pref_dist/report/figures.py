@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Scale = Literal["free", "from_zero", "log"]
-Tone = Literal["train", "valid", "bad", "muted"]
+Tone = Literal["train", "valid", "bad", "muted", "run1", "run2", "run3", "run4", "run5", "run6"]
 
 STAND_IN = {
     "ink": "#010101", "muted": "#020202", "rule": "#030303",
     "train": "#040404", "valid": "#050505", "bad": "#060606",
+    "run1": "#070707", "run2": "#080808", "run3": "#090909", "run4": "#0b0b0b", "run5": "#0c0c0c", "run6": "#0d0d0d",
 }  # fmt: skip
+RUN_TONES: tuple[Tone, ...] = ("run1", "run2", "run3", "run4", "run5", "run6")
 WIDE, NARROW = (920, 300), (420, 250)  # pixels of the page, of which a point of Matplotlib becomes one
 ROUND = (1, 2, 2.5, 5, 10)  # distances of ticks
 MAX_POINTS = 800  # of one curve; a hundred thousand steps would be megabytes of path
@@ -59,6 +61,7 @@ class Curve:
 
     look: `faint` for raw values behind a smoothed `line`, `dots` for a line with its points,
     `level` for a dashed horizontal line at its only value, `ticks` for marks at the foot (y is not read).
+    is_dashed: tells two curves of one tone apart.
     """
 
     label: str
@@ -66,13 +69,15 @@ class Curve:
     y: Array
     tone: Tone
     look: Literal["line", "faint", "dots", "level", "ticks"] = "line"
+    is_dashed: bool = False
 
 
 @dataclass(frozen=True)
 class Chart:
     """Curves that share an axis. description: what somebody hears who cannot see it.
 
-    scale: of the vertical axis; `free` goes from the lowest value to the highest.
+    scale: of the vertical axis; `free` goes from the lowest value to the highest. x_label: what the steps, rows or
+    seconds along the other one are.
     """
 
     title: str
@@ -80,6 +85,41 @@ class Chart:
     curves: Sequence[Curve]
     description: str
     scale: Scale = "free"
+    x_label: str = "step"
+
+    @property
+    def legend(self) -> list[tuple[str, str, str]]:
+        """(label, tone, look) of each curve that has a label."""
+        dashed = {True: " dashed", False: ""}
+        return [(curve.label, curve.tone, curve.look + dashed[curve.is_dashed]) for curve in self.curves if curve.label]
+
+    @property
+    def wide_svg(self) -> Markup:
+        return draw_svg(self, WIDE)
+
+    @property
+    def narrow_svg(self) -> Markup:
+        return draw_svg(self, NARROW)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Anything else than curves. legend: (label, tone, look) of each series; paint: draws it, told if it is wide."""
+
+    title: str
+    unit: str
+    description: str
+    legend: Sequence[tuple[str, Tone, str]]
+    paint: Callable[[Axes, bool], None]
+    narrow: tuple[int, int] = NARROW
+
+    @property
+    def wide_svg(self) -> Markup:
+        return draw_axes(self.title, self.description, WIDE, lambda axes: self.paint(axes, True))
+
+    @property
+    def narrow_svg(self) -> Markup:
+        return draw_axes(self.title, self.description, self.narrow, lambda axes: self.paint(axes, False))
 
 
 def draw_svg(chart: Chart, size: tuple[int, int]) -> Markup:
@@ -123,10 +163,11 @@ def draw_curve(axes: Axes, curve: Curve) -> None:
         return
     x, y = thin_out(*drop_gaps(curve.x, curve.y))
     marker = "o" if curve.look == "dots" or len(x) == 1 else ""
+    dashes: Any = (0, (3, 2)) if curve.is_dashed else "-"
     if curve.look == "faint":
-        axes.plot(x, y, color=color, linewidth=1.0, alpha=0.4, marker=marker, markersize=3)
+        axes.plot(x, y, color=color, linestyle=dashes, linewidth=1.0, alpha=0.4, marker=marker, markersize=3)
     else:
-        axes.plot(x, y, color=color, marker=marker, markersize=6)
+        axes.plot(x, y, color=color, linestyle=dashes, marker=marker, markersize=6)
 
 
 def drop_gaps(x: Array, y: Array) -> tuple[Array, Array]:
@@ -151,7 +192,7 @@ def finish_axes(axes: Axes, chart: Chart, size: tuple[int, int]) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)) if chart.scale == "log" else MaxNLocator(5, steps=ROUND))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:,.0f}"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, place: render_tick(value)))
-    axes.set_xlabel("step")
+    axes.set_xlabel(chart.x_label)
     left, right = axes.get_xlim()
     if right - left < 2.0:  # a run of one or two steps: no ticks between whole ones
         axes.set_xlim(left - 1.0, right + 1.0)

@@ -1,41 +1,26 @@
 """The report page: gathers what a run folder tells, and renders it as one file that needs no network."""
 
-import json
-import platform
-from collections import Counter
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from pref_dist import __version__
-from pref_dist.config.schema import RunConfig
-from pref_dist.files import write_text
-from pref_dist.report.curves import build_loss_chart, build_step_charts, list_evaluations
-from pref_dist.report.figures import NARROW, WIDE, Chart, draw_svg
-from pref_dist.report.run_record import Record, RunRecord, read_run_record
-from pref_dist.report.scores import ScoredModel, judge, list_scores
+from pref_dist.files import write_bytes
+from pref_dist.report.audit import count_set_aside, describe_truncation
+from pref_dist.report.bias import build_cost_chart, build_verbosity_picture, render_range
+from pref_dist.report.calibration import build_reliability, explain_predict, explain_temperature
+from pref_dist.report.configuration import list_settings, list_versions
+from pref_dist.report.curves import build_loss_chart, build_small_charts, list_evaluations
+from pref_dist.report.run_record import Record, RunRecord
+from pref_dist.report.scores import Headline, ScoredModel, Verdict, judge, list_headlines, list_scores
+from pref_dist.report.shown_rows import show_worst_row
+from pref_dist.report.slices import group_slices, list_confusion
 from pref_dist.report.templates import open_templates
-from pref_dist.run_dir import RunDir
 
-LIBRARIES = ("torch", "transformers", "accelerate", "deepspeed", "datasets", "tokenizers", "numpy")
-TRUNCATION_LABELS = {  # key of truncation.json: label, whether it is a share
-    "num_rows": ("rows", False),
-    "max_tokens": ("data.max_tokens", False),
-    "rows_cut": ("rows cut", False),
-    "share_of_rows_cut": ("share of rows cut", True),
-    "tokens_before": ("tokens before", False),
-    "tokens_lost": ("tokens lost", False),
-    "rows_without_response_b": ("rows that lost response B", False),
-    "rows_without_response_b_under_right_truncation": ("would have lost it, cut at the right", False),
-    "rows_without_a_response": ("rows that lost a whole response", False),
-    "rows_without_a_response_under_right_truncation": ("would have lost one, cut at the right", False),
-    "longest_row": ("longest row, tokens", False),
-    "max_tokens_for_95_percent": ("max_tokens that holds 95 % of rows", False),
-    "max_tokens_for_99_percent": ("max_tokens that holds 99 % of rows", False),
-}
+SECTIONS = ("Summary", "Curves", "Classes", "Slices", "Calibration", "Bias", "Worst rows", "Data", "Configuration",
+            "Environment")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,83 +29,89 @@ class ScoreTable:
 
     scored_on: str
     metrics: Record
+    headlines: list[Headline]
     models: list[ScoredModel]
-    verdict: tuple[bool, str] | None
+    verdict: tuple[Verdict, str] | None
 
     @property
     def closed(self) -> float | None:
         """The model's share of the way from the class prior to the best reference."""
         return next(model.closed for model in self.models if model.kind == "model")
 
-
-@dataclass(frozen=True)
-class Setting:
-    key: str
-    value: str
-    is_default: bool
+    @property
+    def has_intervals(self) -> bool:
+        return any(headline.interval is not None for headline in self.headlines)
 
 
-@dataclass(frozen=True)
-class SetAside:
-    """Rows of one kind. first: {file, row, id, kind, detail} of the first of them."""
-
-    kind: str
-    num_rows: int
-    first: Record
-
-
-def write_report(run_folder: Path, out: Path | None = None) -> Path:
-    """Write the page about a run, by default to RUN_DIR/report.html, and return where it is.
-
-    The run may be unfinished: the page shows what is there. The same folder gives the same bytes on the
-    same machine. Raises ConfigError if the folder holds no run, CheckpointError if a file in it is damaged.
-    """
-    path = out or RunDir(run_folder).report
-    write_text(path, render_page(read_run_record(run_folder)))
-    return path
+def write_page(path: Path, page: str) -> None:
+    # Half a character, which a damaged file may hold, is no reason to have no page.
+    write_bytes(path, page.encode("utf-8", errors="replace"))
 
 
 def render_page(record: RunRecord) -> str:
     """Return the page as HTML. Text from the run is escaped, whatever it holds."""
     template = open_report_templates().get_template("page.html.jinja")
     return template.render(
+        title=record.name,
+        sections=SECTIONS,
         record=record,
         tables=list_score_tables(record),
         totals=sum_steps(record.steps),
         loss_chart=build_loss_chart(record) if record.steps else None,
-        step_charts=build_step_charts(record) if record.steps else [],
+        small_charts=build_small_charts(record),
         evaluations=list_evaluations(record),
+        label_smoothing=record.config.train.label_smoothing,
+        **describe_evaluation(record.metrics, record.worst_rows),
+        scored_on=record.scored_on,
+        evaluate_command=name_command(record.scored_on),
+        swap_command=name_command(record.scored_on) + " --set evaluate.swap=full",
+        predict_note=explain_predict(record.calibration, getattr(record.config.evaluate, "calibrate", None)),
         set_aside=count_set_aside(record.set_aside),
         truncation={side: describe_truncation(audit) for side, audit in record.truncation.items()},
         settings_of=list_settings(record.config),
         environment=list_versions(),
-        version=__version__,
     )
+
+
+def describe_evaluation(metrics: Record, worst_rows: list[Record] | None) -> dict[str, Any]:
+    """Return what the sections about one metrics.json show; each is empty or None where it is not known."""
+    calibration, orders = metrics.get("calibration"), metrics.get("orders")
+    return {
+        "metrics": metrics,
+        "class_scores": metrics.get("classes") or {},
+        "confusion": list_confusion(metrics),
+        "slices": group_slices(metrics),
+        "calibration": calibration,
+        "temperature_note": explain_temperature(calibration["temperature"]) if calibration else "",
+        "reliability": build_reliability(calibration),
+        "orders": orders,
+        "cost_chart": build_cost_chart(orders),
+        "verbosity": metrics.get("verbosity") or [],
+        "verbosity_picture": build_verbosity_picture(metrics.get("verbosity")),
+        "worst_rows": None if worst_rows is None else [show_worst_row(row) for row in worst_rows],
+    }
+
+
+def name_command(scored_on: str | None) -> str:
+    """Return the command that would fill the sections about metrics.json."""
+    return "pref-dist evaluate RUN_DIR" + ("" if scored_on is None else " --data FILE")
 
 
 def open_report_templates() -> jinja2.Environment:
     templates = open_templates(Path(__file__).parent)
-    templates.filters |= {
-        "wide_svg": lambda chart: draw_svg(chart, WIDE),
-        "narrow_svg": lambda chart: draw_svg(chart, NARROW),
-        "legend": list_legend,
-    }
+    templates.globals["version"] = __version__
+    templates.filters["characters"] = render_range
     return templates
-
-
-def list_legend(chart: Chart) -> list[tuple[str, str, str]]:
-    """Return (label, tone, look) of each curve."""
-    return [(curve.label, curve.tone, curve.look) for curve in chart.curves]
 
 
 def list_score_tables(record: RunRecord) -> list[ScoreTable]:
     """Return metrics.json first, then what else was evaluated."""
     own = (record.scored_on or "the run's validation part", record.metrics)
-    return [
-        ScoreTable(name, metrics, list_scores(metrics), judge(metrics))
-        for name, metrics in [own, *record.other_evaluations.items()]
-        if metrics
-    ]
+    return [build_score_table(name, metrics) for name, metrics in [own, *record.other_evaluations.items()] if metrics]
+
+
+def build_score_table(scored_on: str, metrics: Record) -> ScoreTable:
+    return ScoreTable(scored_on, metrics, list_headlines(metrics), list_scores(metrics), judge(metrics))
 
 
 def sum_steps(steps: list[Record]) -> Record:
@@ -134,43 +125,3 @@ def sum_steps(steps: list[Record]) -> Record:
         "rows_per_second": rows / seconds if seconds else None,
         "padding": 1.0 - tokens / padded if padded else None,
     }
-
-
-def count_set_aside(set_aside: list[Record]) -> list[SetAside]:
-    """Return the kinds of rows that were set aside, the most frequent first."""
-    counts = Counter(str(row.get("kind")) for row in set_aside)
-    first_of = {str(row.get("kind")): row for row in reversed(set_aside)}
-    return [SetAside(kind, num_rows, first_of[kind]) for kind, num_rows in counts.most_common()]
-
-
-def describe_truncation(audit: Record) -> list[tuple[str, float, bool]]:
-    """Return (label, figure, whether it is a share) of every figure that the audit holds."""
-    return [(label, audit[key], is_share) for key, (label, is_share) in TRUNCATION_LABELS.items() if key in audit]
-
-
-def list_settings(config: RunConfig) -> dict[str, list[Setting]]:
-    """Return the settings of every section, and whether each is the default."""
-    defaults = RunConfig().model_dump()
-    return {
-        section: [Setting(key, render_value(value), value == defaults[section][key]) for key, value in values.items()]
-        for section, values in config.model_dump().items()
-    }
-
-
-def render_value(value: Any) -> str:
-    """As it would stand in the YAML file."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def list_versions() -> dict[str, str]:
-    """Return the machine and the libraries of the process that writes the page."""
-    versions = {name: find_version(name) for name in LIBRARIES}
-    machine = {"python": platform.python_version(), "platform": platform.platform()}
-    return machine | {name: found for name, found in versions.items() if found}
-
-
-def find_version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

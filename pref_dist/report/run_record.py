@@ -11,6 +11,8 @@ from pref_dist.files import read_json
 from pref_dist.run_dir import RunDir
 
 Record = dict[str, Any]
+WORST_ROWS = "worst_rows.json"
+CALIBRATION = "calibration.json"
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class RunRecord:
     steps, evaluations: the two kinds of lines of metrics.jsonl, in their order. metrics: of metrics.json, or {}.
     scored_on: the file of rows that metrics.json is about, None for the run's own validation rows.
     other_evaluations: metrics of `evaluate --data`, by folder name, but for the one in metrics.json.
+    worst_rows, findings: of worst_rows.json beside the metrics and of findings.json, None where there is no such file.
+    calibration: of calibration.json, or {}.
     num_damaged_lines: lines of either .jsonl file that are no JSON object, such as one that a crash cut short.
     """
 
@@ -32,6 +36,9 @@ class RunRecord:
     metrics: Record
     scored_on: str | None
     other_evaluations: dict[str, Record]
+    worst_rows: list[Record] | None
+    calibration: Record
+    findings: list[Record] | None
     set_aside: list[Record]
     truncation: dict[str, Record]
     failures: dict[str, Record]
@@ -66,6 +73,9 @@ def read_run_record(run_folder: Path) -> RunRecord:
         metrics=metrics,
         scored_on=scored_on,
         other_evaluations={name: content for name, content in evaluations.items() if name != scored_on},
+        worst_rows=read_list_if_there(find_worst_rows(run_dir, scored_on)),
+        calibration=read_json_if_there(run_dir.root / CALIBRATION),
+        findings=read_list_if_there(run_dir.findings),
         set_aside=set_aside,
         truncation=read_json_if_there(run_dir.truncation),
         failures={path.stem: read_json(path) for path in sorted(run_dir.failures.glob("*.json"))},
@@ -75,6 +85,16 @@ def read_run_record(run_folder: Path) -> RunRecord:
 
 def read_json_if_there(path: Path) -> Record:
     content: Record = read_json(path) if path.exists() else {}
+    return content
+
+
+def find_worst_rows(run_dir: RunDir, scored_on: str | None) -> Path:
+    folder = run_dir.root if scored_on is None else run_dir.evaluations / scored_on
+    return folder / WORST_ROWS
+
+
+def read_list_if_there(path: Path) -> list[Record] | None:
+    content: list[Record] | None = read_json(path) if path.exists() else None
     return content
 
 

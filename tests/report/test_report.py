@@ -1,6 +1,5 @@
 """The report page: what it says is what the run folder says, and it needs nothing but itself."""
 
-import html
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from pref_dist.report.curves import smooth
 from pref_dist.report.figures import thin_out
 from pref_dist.report.run_record import read_run_record
 from pref_dist.report.scores import list_scores, share_closed
-from tests.page_checks import check_points_nowhere
+from tests.page_checks import check_points_nowhere, exact_numbers, text_of
 from tests.ranks.run_verb import run_verb
 
 METRICS = {
@@ -56,17 +55,6 @@ def run_folder(tmp_path):
 
 def read_page(folder: Path) -> str:
     return write_report(folder).read_text(encoding="utf-8")
-
-
-def exact_numbers(page: str) -> list[float]:
-    """The unrounded value behind every number that is shown."""
-    return [float(value) for value in re.findall(r'<data value="([^"]*)">', page)]
-
-
-def text_of(page: str) -> str:
-    """What a reader sees: no tags, white space collapsed."""
-    body = re.sub(r"<style.*?</style>|</?(data|code)\b[^>]*>", "", page, flags=re.DOTALL)
-    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", body)).split())
 
 
 @pytest.fixture
@@ -225,7 +213,7 @@ def test_an_evaluation_that_is_not_finite_is_shown_as_none(run_folder):
     scores = {"step": 3, "log_loss": None, "accuracy": 0.3, "num_rows": 40, "seconds": 1.0, "rows_per_second": 40.0}
     steps = [build_step(step, loss=None, grad_norm=None) for step in (1, 2, 3)]
     write_lines(run_folder / "metrics.jsonl", [*steps, scores])
-    assert "3 none none 0.300 1.0 40.0" in text_of(read_page(run_folder))
+    assert "3 none none 0.300 none 1.0 40.0 none" in text_of(read_page(run_folder))
 
 
 def test_the_training_loss_of_an_evaluation_is_the_mean_over_the_rows_since_the_one_before(run_folder):
