@@ -26,12 +26,14 @@ class Answers:
     first: as the model gave them. second: those of the row shown with A and B exchanged, put back into the row's A and
     B; NaN where that was not run; None where it was not asked for. first_seconds, second_seconds: what each took in
     this process, 0 for what an earlier one had done; where both orders are one pass it stands in first_seconds.
+    num_batches: how many were run for them in this process and those of the other ranks.
     """
 
     first: Logits
     second: Logits | None = None
     first_seconds: float = 0.0
     second_seconds: float = 0.0
+    num_batches: int = 0
 
     def __len__(self) -> int:
         return len(self.first)

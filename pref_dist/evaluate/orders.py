@@ -42,9 +42,9 @@ def answer_first(
     if pace is not None:
         pace.note(outcome.num_batches, outcome.seconds, parallel)
     if not planned.are_pairs:
-        return Answers(outcome.logits, first_seconds=outcome.seconds)
+        return Answers(outcome.logits, first_seconds=outcome.seconds, num_batches=outcome.num_batches)
     first, second = np.split(outcome.logits, 2, axis=1)
-    return Answers(np.ascontiguousarray(first), put_back(second), first_seconds=outcome.seconds)
+    return Answers(np.ascontiguousarray(first), put_back(second), outcome.seconds, num_batches=outcome.num_batches)
 
 
 def answer_second(
@@ -61,16 +61,17 @@ def answer_second(
     """
     if not wants_second(task, answers):
         return answers
-    second, seconds = np.full_like(answers.first, np.nan), 0.0
+    second, seconds, num_batches = np.full_like(answers.first, np.nan), 0.0, answers.num_batches
     for places, planned in plan_second(task, choose_places(task, answers.first, parallel, pace), pace):
         if pace is not None and not pace.allows(len(planned.batches), parallel):
             break
         outcome = run_pass(task, planned, forward, parallel, work)
         second[places] = put_back(outcome.logits)
         seconds += outcome.seconds
+        num_batches += outcome.num_batches
         if pace is not None:
             pace.note(outcome.num_batches, outcome.seconds, parallel)
-    return replace(answers, second=second, second_seconds=seconds)
+    return replace(answers, second=second, second_seconds=seconds, num_batches=num_batches)
 
 
 def shares_orders(task: InferenceTask) -> bool:

@@ -65,7 +65,7 @@ def render_page(record: RunRecord) -> str:
         scored_on=record.scored_on,
         evaluate_command=name_command(record.scored_on),
         swap_command=name_command(record.scored_on) + " --set evaluate.swap=full",
-        predict_note=explain_predict(record.calibration, getattr(record.config.evaluate, "calibrate", None)),
+        predict_note=explain_predict(record.calibration, record.config.evaluate.calibrate),
         set_aside=count_set_aside(record.set_aside),
         truncation={side: describe_truncation(audit) for side, audit in record.truncation.items()},
         settings_of=list_settings(record.config),

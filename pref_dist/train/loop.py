@@ -109,7 +109,8 @@ def evaluate(run: Assembled) -> Answers | None:
         **run.parallel.broadcast(score_logits(answers.logits.astype(np.float64), target)),
     }
     seconds = watch.seconds()
-    run.metrics_log.append(scores | {"seconds": seconds, "rows_per_second": len(answers) / seconds})
+    speed = {"micro_batches": answers.num_batches, "seconds": seconds, "rows_per_second": len(answers) / seconds}
+    run.metrics_log.append(scores | speed)
     run.speaker.say(
         f"step {scores['step']}: valid log loss {scores['log_loss']:.4f}, accuracy {scores['accuracy']:.3f}"
     )
