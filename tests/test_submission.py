@@ -1,9 +1,13 @@
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from pref_dist.errors import DataError
-from pref_dist.submission import read_probabilities, write_submission
+from pref_dist.submission import ROWS_A_PIECE, find_repeated, read_probabilities, write_submission
 
 GOOD = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
 
@@ -37,3 +41,43 @@ def test_a_file_that_is_no_submission_is_named(tmp_path):
     (tmp_path / "x.csv").write_text("id,winner_a\n1,0.5\n")
     with pytest.raises(DataError, match=r"x\.csv lacks the columns \['winner_model_a'"):
         read_probabilities(tmp_path / "x.csv")
+
+
+def test_pieces_leave_no_seam(tmp_path):
+    ids = [f'{number}, "quoted"' for number in range(ROWS_A_PIECE + 3)]
+    chances = np.random.default_rng(0).dirichlet(np.ones(3), len(ids))
+    write_submission(tmp_path / "pieces.csv", ids, chances)
+    whole = pd.DataFrame(chances, columns=["winner_model_a", "winner_model_b", "winner_tie"])
+    whole.insert(0, "id", ids)
+    whole.to_csv(tmp_path / "whole.csv", index=False)
+    assert (tmp_path / "pieces.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_an_id_that_stands_twice_is_found_across_pieces_and_named_each_time():
+    ids = [str(number) for number in range(2 * ROWS_A_PIECE)]
+    assert find_repeated(pa.chunked_array([pa.array(ids)])) == []
+    ids[-1] = ids[-2] = ids[5]
+    assert find_repeated(pa.chunked_array([pa.array(ids)])) == ["5", "5"]
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+import numpy as np, pyarrow as pa
+from pref_dist.submission import write_submission
+rows = int(sys.argv[1])
+ids = pa.chunked_array([pa.array([f"row {n}" for n in range(start, start + 1000)], pa.large_string())
+                        for start in range(0, rows, 1000)])
+chances = np.full((rows, 3), 1 / 3)
+write_submission(Path(sys.argv[2]), ids, chances)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def test_five_times_the_rows_take_but_their_arrays_of_memory(tmp_path):
+    """Of a row: 18 bytes of id, 24 of probabilities, and what two sorts and a mask need; no Python object."""
+    peaks = [
+        int(subprocess.check_output([sys.executable, "-c", PEAK, str(rows), str(tmp_path / "out.csv")]))
+        for rows in (70_000, 350_000)
+    ]
+    assert (peaks[1] - peaks[0]) / 280_000 < 100

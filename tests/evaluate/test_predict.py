@@ -1,6 +1,7 @@
 """The verb predict: runs averaged, temperatures, time limits, and what must go with a sample submission."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -154,3 +155,12 @@ def test_what_cannot_be_meant_is_refused(folder, ask, tmp_path):
         ask("one", checkpoint="9")
     with pytest.raises(ConfigError, match="is no run folder"):
         ask("three")
+
+
+def test_a_run_without_a_checkpoint_is_refused_before_any_work(folder, tmp_path):
+    shutil.copytree(folder / "one", tmp_path / "bare", ignore=shutil.ignore_patterns("checkpoints", ".lock"))
+    with pytest.raises(CheckpointError, match=r"step_000003 does not exist\. Steps that are there: \[\]"):
+        predict([tmp_path / "bare"], folder / "test.csv", tmp_path / "out.csv")
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        predict([tmp_path / "bare"], folder / "test.csv", tmp_path / "out.csv", PredictOptions(checkpoint="last"))
+    assert [path.name for path in tmp_path.iterdir()] == ["bare"]
