@@ -1,0 +1,142 @@
+"""Runs groups of checks, each in a process of its own, and waits for none longer than its time."""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import IO, Any
+
+from pref_dist.doctor.checks import GROUPS, WITH_RUN_CONFIG
+from pref_dist.doctor.finding import Check, Finding, Question, State
+
+TOTAL_SECONDS = 18.0  # of all checks together
+STDERR_CHARACTERS = 500
+
+
+@dataclass
+class Child:
+    """The process of one group: which check it is at, since when, and what it has found."""
+
+    group: str
+    process: subprocess.Popen[bytes]
+    stderr: IO[bytes]
+    started: float
+    current: int = -1
+    findings: list[Finding] = field(default_factory=list)
+    is_done: bool = False
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        return GROUPS[self.group]
+
+    def deadline(self, end: float) -> float:
+        check = self.checks[max(0, self.current)]
+        return min(end, self.started + check.seconds)
+
+    def hear(self, message: dict[str, Any]) -> None:
+        """Take in what the child says: a check begins, a finding, or the end."""
+        if "begin" in message:
+            self.current += 1
+            self.started = time.monotonic()
+        elif "finding" in message:
+            self.findings.append(Finding(**message["finding"]))
+        else:
+            self.is_done = True
+
+
+def run_groups(groups: Sequence[str], question: Question, total_seconds: float = TOTAL_SECONDS) -> list[Finding]:
+    """Return the findings of the groups' checks, in the order of `groups`, after `total_seconds` at most.
+
+    A check that takes longer than its own time, or whose process ends under it, is a finding, too.
+    """
+    end = time.monotonic() + total_seconds
+    lines: queue.SimpleQueue[tuple[Child, bytes]] = queue.SimpleQueue()
+    children = [start_child(group, question, lines) for group in groups]
+    while waiting := [child for child in children if not child.is_done]:
+        next_deadline = min(child.deadline(end) for child in waiting)
+        with suppress(queue.Empty):
+            child, line = lines.get(timeout=max(0.0, next_deadline - time.monotonic()))
+            if not child.is_done:
+                take_line(child, line)
+        for child in waiting:
+            if not child.is_done and time.monotonic() >= child.deadline(end):
+                give_up(child)
+    for child in children:
+        child.stderr.close()
+    return [finding for child in children for finding in child.findings]
+
+
+def start_child(group: str, question: Question, lines: "queue.SimpleQueue[tuple[Child, bytes]]") -> Child:
+    stderr = open_scratch_file()  # not a pipe, which nobody reads
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pref_dist.doctor", group],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdin is not None
+    with suppress(BrokenPipeError), process.stdin:
+        process.stdin.write(json.dumps(asdict(question)).encode())
+    child = Child(group, process, stderr, time.monotonic())
+    threading.Thread(target=pass_on, args=(child, lines), daemon=True).start()
+    return child
+
+
+def open_scratch_file() -> IO[bytes]:
+    """Return a file in memory where there are such: the disk of temporary files may be what is wrong."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("doctor"), "w+b")
+    return tempfile.TemporaryFile()
+
+
+def pass_on(child: Child, lines: "queue.SimpleQueue[tuple[Child, bytes]]") -> None:
+    assert child.process.stdout is not None
+    with child.process.stdout as stdout:
+        for line in stdout:
+            lines.put((child, line))
+    lines.put((child, b""))
+
+
+def take_line(child: Child, line: bytes) -> None:
+    if line:
+        child.hear(json.loads(line))
+        if child.is_done:
+            child.process.wait()
+        return
+    code = child.process.wait()  # its output has ended, and it before the last check had
+    why = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    said = os.pread(child.stderr.fileno(), 1 << 16, 0).decode(errors="replace").strip()[-STDERR_CHARACTERS:]
+    seen = f"the process of this check ended by {why}" + (f": {said}" if said else "")
+    add_unfinished(child, "error", seen, "A library crashes here: import it by hand, or install it anew.")
+
+
+def give_up(child: Child) -> None:
+    """End a child whose time is over. One that the kernel holds in a hung disk is left behind."""
+    with suppress(OSError):
+        os.killpg(child.process.pid, signal.SIGKILL)
+    with suppress(subprocess.TimeoutExpired):
+        child.process.wait(timeout=0.5)
+    check = child.checks[max(0, child.current)]
+    seconds = time.monotonic() - child.started
+    add_unfinished(child, check.hang_state, f"no answer within {seconds:.0f} s", check.hang_remedy)
+
+
+def add_unfinished(child: Child, state: State, seen: str, remedy: str) -> None:
+    """Add a finding of the check that did not end, and say which were not made because of it."""
+    place = max(0, child.current)
+    left_out = [check.name for check in child.checks[place + 1 :]]
+    if left_out:
+        seen += f"; so not looked at: {', '.join(left_out)}"
+    child.findings.append(Finding(child.checks[place].name, state, seen, remedy))
+    child.is_done = True
+
+
+def iterate_groups(has_run_config: bool) -> Iterator[str]:
+    """Yield the groups to run; those of a run config only if there is one."""
+    yield from (group for group in GROUPS if has_run_config or group not in WITH_RUN_CONFIG)
