@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import IO, Any
 
 from pref_dist.doctor.checks import GROUPS, WITH_RUN_CONFIG
@@ -118,13 +119,26 @@ def take_line(child: Child, line: bytes) -> None:
 
 def give_up(child: Child) -> None:
     """End a child whose time is over. One that the kernel holds in a hung disk is left behind."""
+    is_busy = is_computing(child.process.pid)
     with suppress(OSError):
         os.killpg(child.process.pid, signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):
         child.process.wait(timeout=0.5)
     check = child.checks[max(0, child.current)]
     seconds = time.monotonic() - child.started
-    add_unfinished(child, check.hang_state, f"no answer within {seconds:.0f} s", check.hang_remedy)
+    if is_busy:
+        seen = f"no answer within {seconds:.0f} s, although it computes"
+        add_unfinished(child, "warning", seen, "The machine is overloaded (uptime): run it again, with --seconds 60.")
+    else:
+        add_unfinished(child, check.hang_state, f"no answer within {seconds:.0f} s", check.hang_remedy)
+
+
+def is_computing(pid: int) -> bool:
+    """Whether a process runs or waits for a core, and not for a disk, a network or a device."""
+    with suppress(OSError):
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return stat.rpartition(")")[2].split()[0] == "R"
+    return False
 
 
 def add_unfinished(child: Child, state: State, seen: str, remedy: str) -> None:

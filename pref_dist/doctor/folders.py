@@ -20,7 +20,7 @@ SHARED_BYTES_PER_RANK = 68 << 20
 
 def check_cache_folder(question: Question) -> Iterator[Finding]:
     """Try the folder of the token caches."""
-    from pref_dist.data.cache import default_cache_dir, find_cache_dir
+    from pref_dist.data.cache_folder import default_cache_dir, find_cache_dir
 
     folder = find_cache_dir(None) if question.config is None else default_cache_dir(question.config)
     yield judge_folder("cache folder", folder, "Set data.cache_dir or PREF_DIST_CACHE_DIR to a folder with room.")

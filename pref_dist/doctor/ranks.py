@@ -6,6 +6,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,6 @@ from pref_dist.run_dir import RunDir
 from pref_dist.runtime.heartbeat import Heart
 from pref_dist.runtime.links import measure_clocks, measure_paces, time_all_reduce
 from pref_dist.runtime.parallel import Parallel, start_parallel
-from pref_dist.runtime.topology import read_number
 
 CPU_SIZES = (4, 1 << 16, 1 << 20, 1 << 26)
 GPU_SIZES = (4, 1 << 16, 1 << 20, 1 << 26, 1 << 28)
@@ -32,7 +32,8 @@ SECONDS_A_ROUND = 0.2
 SLOW_SHARE = 0.8  # of the middle rank's pace
 CLOCK_SECONDS = 2.0
 SEE_SECONDS = 5.0  # a file server may show a new file late
-MACHINE_SECONDS = 12.0
+MACHINE_SECONDS = 18.0
+POLL_SECONDS = 0.05
 MEETING = ".doctor"
 LEFT_OVER_SECONDS = 3600.0
 # What it means if not all ranks see the same folder, and what to do.
@@ -59,8 +60,8 @@ def examine_ranks(question: Question, config: RunConfig) -> RankReport:
     Raises ParallelError if they are not those that were asked for, or one does not come in
     parallel.timeout_seconds; it names the rank where the folder of the signs of life is one that all see.
     """
-    own = examine_own_machine(question)
     parallel = start_parallel(config.parallel)
+    own = examine_own_machine(parallel, question)
     folders = meet_in_folders(parallel, question, config, own)
     signs = RunDir(folders["cache"] or Path(tempfile.gettempdir()) / f"{MEETING}-{os.getppid()}")
     timeout_seconds = config.parallel.timeout_seconds
@@ -76,12 +77,17 @@ def examine_ranks(question: Question, config: RunConfig) -> RankReport:
     return RankReport(findings, parallel.is_main)
 
 
-def examine_own_machine(question: Question) -> list[Finding]:
-    """Return what the first rank of each machine finds there, before any rank waits for another."""
-    if read_number(os.environ, "LOCAL_RANK", 0) != 0:
-        return []
+def examine_own_machine(parallel: Parallel, question: Question) -> list[Finding]:
+    """Return what the first rank of each machine finds there, where nothing that hangs stops it; collective."""
     groups = (*OF_EACH_MACHINE, *(WITH_RUN_CONFIG if question.run_yaml is not None else ()))
-    return run_groups(groups, question, MACHINE_SECONDS)
+    if parallel.topology.local_rank != 0:
+        groups = ()
+    with ThreadPoolExecutor(1) as thread:
+        found = thread.submit(run_groups, groups, question, MACHINE_SECONDS)
+        # Again and again: in one collective the others might wait for longer than parallel.timeout_seconds.
+        while parallel.sum(not found.done())[0]:
+            time.sleep(POLL_SECONDS)
+        return found.result()
 
 
 def look_around(
@@ -118,7 +124,7 @@ def meet_in_folders(
 
     None stands for one that a machine cannot use: nobody is to hang in it.
     """
-    from pref_dist.data.cache import default_cache_dir
+    from pref_dist.data.cache_folder import default_cache_dir
 
     places = {"cache": default_cache_dir(config)}
     if question.run_yaml is not None:

@@ -10,7 +10,6 @@ import pytest
 
 from tests.ranks.launch_ranks import (
     REPO_ROOT,
-    check_ranks_succeeded,
     find_free_port,
     rank_env,
     run_launcher,
@@ -27,8 +26,8 @@ def test_under_accelerate_launch_the_ranks_see_each_other(tmp_path: Path, write_
     port = ["--main_process_port", str(find_free_port())]
     start = time.perf_counter()
     result = run_launcher([*launch, *port, "-m", "pref_dist", "doctor", str(write_run()[0]), "--ranks", "--json"])
-    check_ranks_succeeded([result])
-    assert time.perf_counter() - start < 30
+    assert result.exit_code == 0, result.stdout + result.stderr
+    assert time.perf_counter() - start < 60  # 12 on an idle machine of 2 cores, most of it imports
     found = {finding["name"]: finding for finding in json.loads(result.stdout)["findings"]}
     pids = {found[f"rank {rank}"]["seen"].rpartition(" ")[2] for rank in (0, 1)}
     assert len(pids) == 2
@@ -67,5 +66,5 @@ def test_a_rank_that_is_lost_on_the_way_is_named(tmp_path: Path) -> None:
         ranks.ranks[1].process.kill()
         results = ranks.wait(60)
     assert results[0].exit_code == 4
-    assert "rank 1 (" in results[0].stderr
+    assert "Rank 1 (" in results[0].stderr
     assert "gave no sign for" in results[0].stderr
