@@ -18,7 +18,10 @@ from typing import IO, Any
 from pref_dist.doctor.checks import GROUPS, WITH_RUN_CONFIG
 from pref_dist.doctor.finding import Check, Finding, Question, State
 
-TOTAL_SECONDS = 18.0  # of all checks together
+TOTAL_SECONDS = 17.0  # of all checks together
+# A check that is at work, on a machine that has no time for it, gets more: it does not hang.
+BUSY_SHARE = 3.0
+LOOK_SECONDS = 1.0
 STDERR_CHARACTERS = 500
 
 
@@ -33,6 +36,8 @@ class Child:
     current: int = -1
     findings: list[Finding] = field(default_factory=list)
     is_done: bool = False
+    ticks: int = 0
+    extended_until: float = 0.0
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -40,7 +45,16 @@ class Child:
 
     def deadline(self, end: float) -> float:
         check = self.checks[max(0, self.current)]
-        return min(end, self.started + check.seconds)
+        return max(self.extended_until, min(end, self.started + check.seconds))
+
+    def is_computing(self) -> bool:
+        """Whether it runs, or has since the last call, and so does not wait for a disk, a network or a device."""
+        with suppress(OSError, ValueError, IndexError):
+            stat = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8", errors="replace")
+            fields = stat.rpartition(")")[2].split()
+            former, self.ticks = self.ticks, sum(map(int, fields[11:15]))  # its time and that of its children
+            return fields[0] == "R" or self.ticks > former
+        return False
 
     def hear(self, message: dict[str, Any]) -> None:
         """Take in what the child says: a check begins, a finding, or the end."""
@@ -56,9 +70,11 @@ class Child:
 def run_groups(groups: Sequence[str], question: Question, total_seconds: float = TOTAL_SECONDS) -> list[Finding]:
     """Return the findings of the groups' checks, in the order of `groups`, after `total_seconds` at most.
 
-    A check that takes longer than its own time, or whose process ends under it, is a finding, too.
+    Only what computes, because the machine is busy with other things, may take BUSY_SHARE times as long. A check
+    that takes longer than its own time, or whose process ends under it, is a finding, too.
     """
     end = time.monotonic() + total_seconds
+    busy_end = time.monotonic() + total_seconds * BUSY_SHARE
     lines: queue.SimpleQueue[tuple[Child, bytes]] = queue.SimpleQueue()
     children = [start_child(group, question, lines) for group in groups]
     while waiting := [child for child in children if not child.is_done]:
@@ -69,7 +85,7 @@ def run_groups(groups: Sequence[str], question: Question, total_seconds: float =
                 take_line(child, line)
         for child in waiting:
             if not child.is_done and time.monotonic() >= child.deadline(end):
-                give_up(child)
+                look_after(child, busy_end)
     for child in children:
         child.stderr.close()
     return [finding for child in children for finding in child.findings]
@@ -117,9 +133,17 @@ def take_line(child: Child, line: bytes) -> None:
     add_unfinished(child, "error", seen, "A library crashes here: import it by hand, or install it anew.")
 
 
-def give_up(child: Child) -> None:
+def look_after(child: Child, busy_end: float) -> None:
+    """End a child that is late, unless it is at work and has time for that."""
+    now, is_busy = time.monotonic(), child.is_computing()
+    if is_busy and now < busy_end:
+        child.extended_until = now + LOOK_SECONDS
+    else:
+        give_up(child, is_busy)
+
+
+def give_up(child: Child, is_busy: bool) -> None:
     """End a child whose time is over. One that the kernel holds in a hung disk is left behind."""
-    is_busy = is_computing(child.process.pid)
     with suppress(OSError):
         os.killpg(child.process.pid, signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):
@@ -131,14 +155,6 @@ def give_up(child: Child) -> None:
         add_unfinished(child, "warning", seen, "The machine is overloaded (uptime): run it again, with --seconds 60.")
     else:
         add_unfinished(child, check.hang_state, f"no answer within {seconds:.0f} s", check.hang_remedy)
-
-
-def is_computing(pid: int) -> bool:
-    """Whether a process runs or waits for a core, and not for a disk, a network or a device."""
-    with suppress(OSError):
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        return stat.rpartition(")")[2].split()[0] == "R"
-    return False
 
 
 def add_unfinished(child: Child, state: State, seen: str, remedy: str) -> None:

@@ -5,10 +5,9 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -46,17 +45,12 @@ SIGHTS: dict[str, tuple[State, str]] = {
 }
 
 
-@dataclass(frozen=True)
-class RankReport:
-    """findings: the same on every rank; is_main: whether this rank shows them."""
+def examine_ranks(
+    question: Question, config: RunConfig, show: Callable[[Sequence[Finding]], None]
+) -> Sequence[Finding]:
+    """Connect the ranks as a training does, look at what lies between them, and return it, the same on every rank.
 
-    findings: list[Finding]
-    is_main: bool
-
-
-def examine_ranks(question: Question, config: RunConfig) -> RankReport:
-    """Connect the ranks as a training does, and look at what lies between them.
-
+    Rank 0 shows it before any rank leaves: the launcher would end rank 0 as soon as another has failed.
     Raises ParallelError if they are not those that were asked for, or one does not come in
     parallel.timeout_seconds; it names the rank where the folder of the signs of life is one that all see.
     """
@@ -68,13 +62,15 @@ def examine_ranks(question: Question, config: RunConfig) -> RankReport:
     with Heart(signs, parallel.rank, parallel.world_size, parallel.whereabouts, timeout_seconds) as heart:
         heart.start()
         findings = list(look_around(parallel, own, folders, heart))
+        if parallel.is_main:
+            show(findings)
         parallel.gather(None)
     # Not after an error: the other ranks look there for whom to blame.
     if parallel.is_main:
         for folder in (signs.root, *filter(None, folders.values())):
             shutil.rmtree(folder, ignore_errors=True)
     parallel.stop()
-    return RankReport(findings, parallel.is_main)
+    return findings
 
 
 def examine_own_machine(parallel: Parallel, question: Question) -> list[Finding]:
@@ -151,13 +147,17 @@ def remove_left_overs(place: Path) -> None:
 
 
 def join_machines(parallel: Parallel, own: list[Finding]) -> Iterator[Finding]:
-    """Yield what each machine has found for itself; with its name, where there are several."""
-    everyone = parallel.gather((socket.gethostname(), own))
-    hosts = {host for host, _ in everyone}
-    for host, findings in everyone:
-        for one in findings:
-            name = one.name if len(hosts) == 1 else f"{one.name} on {host}"
-            yield Finding(name, one.state, one.seen, one.remedy)
+    """Yield what each machine has found for itself; where there are several, what is not ok, with its name."""
+    everyone = [(host, found) for host, found in parallel.gather((socket.gethostname(), own)) if found]
+    if len({host for host, _ in everyone}) == 1:
+        for _, found in everyone:
+            yield from found
+        return
+    for host, found in everyone:
+        others = [one for one in found if one.state != "ok"]
+        for one in others:
+            yield Finding(f"{one.name} on {host}", one.state, one.seen, one.remedy)
+        yield Finding(f"checks on {host}", "ok", f"{len(found) - len(others)} of {len(found)} are ok")
 
 
 def list_ranks(parallel: Parallel) -> Iterator[Finding]:

@@ -24,10 +24,10 @@ def test_under_accelerate_launch_the_ranks_see_each_other(tmp_path: Path, write_
     config = REPO_ROOT / "configs/accelerate/ddp.yaml"
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
     port = ["--main_process_port", str(find_free_port())]
-    start = time.perf_counter()
-    result = run_launcher([*launch, *port, "-m", "pref_dist", "doctor", str(write_run()[0]), "--ranks", "--json"])
+    result = run_launcher(
+        [*launch, *port, "-m", "pref_dist", "doctor", str(write_run()[0]), "--ranks", "--json"], timeout=200
+    )
     assert result.exit_code == 0, result.stdout + result.stderr
-    assert time.perf_counter() - start < 60  # 12 on an idle machine of 2 cores, most of it imports
     found = {finding["name"]: finding for finding in json.loads(result.stdout)["findings"]}
     pids = {found[f"rank {rank}"]["seen"].rpartition(" ")[2] for rank in (0, 1)}
     assert len(pids) == 2
@@ -41,7 +41,7 @@ def test_under_accelerate_launch_the_ranks_see_each_other(tmp_path: Path, write_
 
 
 def test_another_number_of_ranks_than_asked_for_is_refused() -> None:
-    results = run_ranks("pref_dist", 2, ["doctor", "--ranks", "--set", "parallel.world_size=3"], timeout=60)
+    results = run_ranks("pref_dist", 2, ["doctor", "--ranks", "--set", "parallel.world_size=3"], timeout=150)
     assert [result.exit_code for result in results] == [4, 4]
     assert "parallel.world_size=3 was asked for, but this process sees 2" in results[0].stderr
 
@@ -50,8 +50,8 @@ def test_a_rank_that_does_not_come_ends_the_wait_in_time(tmp_path: Path) -> None
     env = rank_env(0, 2, find_free_port()) | {"PREF_DIST_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "pref_dist", "doctor", "--ranks", "--set", "parallel.timeout_seconds=3"]
     start = time.perf_counter()
-    result = subprocess.run(command, env=env, cwd=REPO_ROOT, capture_output=True, text=True, timeout=60)
-    assert time.perf_counter() - start < 40
+    result = subprocess.run(command, env=env, cwd=REPO_ROOT, capture_output=True, text=True, timeout=150)
+    assert time.perf_counter() - start < 60  # 10 where there is time; imports are most of it
     assert result.returncode == 4
     assert "The ranks could not connect through 127.0.0.1" in result.stderr
 
