@@ -15,7 +15,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(threads_for 1)}
 # What a job's script exported for several ranks is not about this process.
 unset MASTER_ADDR MASTER_PORT
 settings=()
-case $1 in train | evaluate | predict | blend) settings=(--set parallel.backend=single --set parallel.world_size=1) ;; esac
+case $1 in train | evaluate | predict | blend | doctor) settings=(--set parallel.backend=single --set parallel.world_size=1) ;; esac
 # With a terminal the program keeps it (pdb), and sees Ctrl-C itself.
 if [ -t 0 ]; then keep_terminal=yes; fi
 supervise "$1" 1 "$python" -m pref_dist "$1" "${settings[@]}" "${@:2}"

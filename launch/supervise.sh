@@ -70,8 +70,8 @@ check_backend() {
 }
 
 check_verb() {
-  case $1 in train | evaluate | predict | blend) ;;
-  *) misuse "VERB is train, evaluate, predict or blend, not '$1' (others need one process: bash launch/single.sh)" ;;
+  case $1 in train | evaluate | predict | blend | doctor) ;;
+  *) misuse "VERB is train, evaluate, predict, blend or doctor (--ranks), not '$1' (others need one process: bash launch/single.sh)" ;;
   esac
 }
 

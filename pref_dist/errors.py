@@ -63,4 +63,10 @@ class OutOfMemoryError(PrefDistError):
     exit_code = 9
 
 
+class DiagnosisError(PrefDistError):
+    """`doctor` has found what would make a training fail."""
+
+    exit_code = 1
+
+
 STOPPED_EXIT_CODE = 75  # EX_TEMPFAIL: stopped on request, start the same command again to go on

@@ -11,6 +11,7 @@ import click
 from pref_dist import __version__
 from pref_dist.cli.blend import blend
 from pref_dist.cli.cache import cache
+from pref_dist.cli.doctor import doctor
 from pref_dist.cli.evaluate import evaluate
 from pref_dist.cli.export import export
 from pref_dist.cli.inspect import inspect
@@ -50,12 +51,13 @@ def program() -> None:
     pref-dist predict RUN_DIR --data F --out submission.csv
     pref-dist blend RUN_DIR... --data F --out DIR     weigh several runs, predict by all
     pref-dist export RUN_DIR OUT          write a folder that other programs load
+    pref-dist doctor [RUN.yaml]           check this machine before a training
 
     Several processes: bash launch/node.sh zero2 8 train RUN.yaml
     """
 
 
-for verb in (sample, inspect, prepare, cache, train, evaluate, predict, blend, report, export):
+for verb in (sample, inspect, prepare, cache, train, evaluate, predict, blend, report, export, doctor):
     program.add_command(verb)
 
 

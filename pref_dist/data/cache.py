@@ -4,15 +4,16 @@ An entry's key is a hash of all that decides the tokens, and of nothing else: a 
 mtime or another number of workers finds the same entry.
 """
 
-import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pref_dist.config.schema import DataSection, RunConfig
+from pref_dist.config.schema import DataSection
 from pref_dist.data.cache_build import BuildJob, BuildWatch, build_entry
 from pref_dist.data.cache_entry import LAYOUT_KEY, check_entry, digest_json
+from pref_dist.data.cache_folder import default_cache_dir as default_cache_dir
+from pref_dist.data.cache_folder import find_cache_dir as find_cache_dir
 from pref_dist.data.cache_lock import hold_lock
 from pref_dist.data.data_files import COMPRESSIONS, SETTINGS, find_files, kind_of
 from pref_dist.data.encode import RowEncoder, TokenizerSpec
@@ -27,15 +28,6 @@ from pref_dist.findings import Policies
 SCHEMA_VERSION = 4
 # Raise it with every change of what else an entry holds: entries are built anew, and runs go on with them.
 LAYOUT_VERSION = 2
-
-
-def default_cache_dir(config: RunConfig) -> Path:
-    """Return `data.cache_dir`, else $PREF_DIST_CACHE_DIR, else ~/.cache/pref_dist."""
-    return find_cache_dir(config.data.cache_dir)
-
-
-def find_cache_dir(named: str | None) -> Path:
-    return Path(named or os.environ.get("PREF_DIST_CACHE_DIR") or "~/.cache/pref_dist").expanduser()
 
 
 def open_tokens(

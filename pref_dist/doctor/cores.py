@@ -1,0 +1,112 @@
+"""Cores, threads and memory that this process really gets: under Slurm or in a container fewer than there are."""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from pref_dist.data.workers import count_cores
+from pref_dist.doctor.finding import Finding, Question
+from pref_dist.files import render_bytes
+
+CGROUPS = Path("/sys/fs/cgroup")
+SMALLEST_FREE_BYTES = 1 << 30
+
+
+def check_cores(question: Question) -> Iterator[Finding]:
+    """Compare the machine's cores with those that this process may use, by affinity and by quota."""
+    total, allowed, quota = os.cpu_count() or 1, count_cores(), read_quota()
+    seen = f"{allowed} of the machine's {total} cores are allowed" + ("" if quota is None else f", quota {quota:g}")
+    if quota is not None and quota < allowed:
+        yield Finding(
+            "CPU cores", "warning", f"{seen}: threads on all of them would be held back",
+            f"Give the container or job {allowed} cores, or export OMP_NUM_THREADS={max(1, int(quota))}.",
+        )  # fmt: skip
+    else:
+        yield Finding("CPU cores", "ok", seen)
+
+
+def check_threads(question: Question) -> Iterator[Finding]:
+    """Compare OMP_NUM_THREADS times the ranks of this machine with the cores."""
+    cores, ranks = count_usable_cores(), count_local_ranks(question)
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    share = max(1, cores // ranks)
+    seen = f"OMP_NUM_THREADS={text or 'not set'}, {ranks} rank(s) here, {cores} cores"
+    threads = text.split(",")[0]
+    if text and not (threads.isdigit() and int(threads) > 0):
+        yield Finding("threads", "warning", f"{seen}: no number", f"export OMP_NUM_THREADS={share}.")
+    elif text and int(threads) * ranks > max(cores, ranks):
+        yield Finding(
+            "threads", "warning", f"{seen}: more threads than cores, which then wait for each other",
+            f"export OMP_NUM_THREADS={share}.",
+        )  # fmt: skip
+    elif not text and ranks > 1:
+        yield Finding("threads", "ok", f"{seen}; the launchers set {share}")
+    else:
+        yield Finding("threads", "ok", seen)
+
+
+def check_memory(question: Question) -> Iterator[Finding]:
+    """Say how much of the host's memory is free, and what the cgroup leaves of it."""
+    total, free = read_memory()
+    limit = read_cgroup_number("memory.max", "memory/memory.limit_in_bytes")
+    used = read_cgroup_number("memory.current", "memory/memory.usage_in_bytes")
+    seen = f"{render_bytes(free)} of {render_bytes(total)} free"
+    if limit is not None and limit < total:
+        free = min(free, limit - (used or 0))
+        seen += f"; this job or container may take {render_bytes(limit)}, has {render_bytes(max(0, free))} left"
+    if free < SMALLEST_FREE_BYTES:
+        yield Finding("memory", "warning", seen, "Ask for more memory (sbatch --mem), or end what holds it.")
+    else:
+        yield Finding("memory", "ok", seen)
+
+
+def count_usable_cores() -> int:
+    quota = read_quota()
+    return count_cores() if quota is None else max(1, min(count_cores(), int(quota)))
+
+
+def count_local_ranks(question: Question) -> int:
+    """Return the ranks of this machine: as launched, else as asked for, else 1."""
+    launched = os.environ.get("LOCAL_WORLD_SIZE", "")
+    if launched.isdigit() and int(launched) > 0:
+        return int(launched)
+    asked = question.config.parallel.world_size if question.config is not None else "auto"
+    return 1 if asked == "auto" else asked
+
+
+def read_quota() -> float | None:
+    """Return the cores of CPU time that the cgroup allows (cpu.max, or v1's cfs quota); None: no limit."""
+    with suppress(OSError, ValueError):
+        quota, period = find_cgroup_file("cpu.max").read_text(encoding="utf-8").split()
+        return None if quota == "max" else int(quota) / int(period)
+    with suppress(OSError, ValueError):
+        quota = (CGROUPS / "cpu/cpu.cfs_quota_us").read_text(encoding="utf-8")
+        period = (CGROUPS / "cpu/cpu.cfs_period_us").read_text(encoding="utf-8")
+        return None if int(quota) <= 0 else int(quota) / int(period)
+    return None
+
+
+def read_cgroup_number(name: str, older_name: str) -> int | None:
+    for path in (find_cgroup_file(name), CGROUPS / older_name):
+        with suppress(OSError, ValueError):
+            return int(path.read_text(encoding="utf-8"))
+    return None
+
+
+def find_cgroup_file(name: str) -> Path:
+    """Return a file of this process's own cgroup (v2), or of the root one, which a container sees as its own."""
+    with suppress(OSError, IndexError):
+        own = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()[-1].split("::", 1)[1]
+        path = CGROUPS / own.lstrip("/") / name
+        if path.exists():
+            return path
+    return CGROUPS / name
+
+
+def read_memory() -> tuple[int, int]:
+    """Return (total, available) bytes of the host."""
+    import psutil  # Accelerate needs it, too
+
+    memory = psutil.virtual_memory()
+    return int(memory.total), int(memory.available)

@@ -1,0 +1,212 @@
+"""Whether a run config can be carried out here: its model, data, run folder, back-end."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pref_dist.doctor.finding import Finding, Question
+from pref_dist.doctor.folders import judge_folder
+from pref_dist.doctor.hub import ANSWER_SECONDS, explain, find_endpoint, is_offline
+from pref_dist.errors import ConfigError, DataError, ModelError, ParallelError
+from pref_dist.files import render_bytes
+
+if TYPE_CHECKING:
+    from pref_dist.config.schema import RunConfig
+
+MASTER_BYTES = {"fp32": 4, "fp64": 8}
+NUM_TENSORS = 3  # a checkpoint holds each parameter's value and two moments
+HEADER_BYTES = 8
+
+
+def check_config(question: Question) -> Iterator[Finding]:
+    """Read the run config, or the settings alone."""
+    from pref_dist.config.load import load_config
+
+    name = question.run_yaml or "the defaults"
+    try:
+        load_config(None if question.run_yaml is None else Path(question.run_yaml), question.overrides)
+    except ConfigError as error:
+        yield Finding("run config", "error", str(error), "Mend it; every key stands in pref_dist/config/schema.py.")
+        return
+    if question.run_yaml is not None:
+        yield Finding("run config", "ok", f"{name} is valid")
+
+
+def check_launch(question: Question) -> Iterator[Finding]:
+    """See whether the environment would let this process train alone although it is meant to be one of several."""
+    from pref_dist.runtime.topology import find_topology
+
+    try:
+        found = find_topology(os.environ)
+    except (ParallelError, ConfigError) as error:
+        yield Finding("launch", "error", str(error), "Start the ranks by launch/node.sh, launch/nodes.sh or slurm/*.")
+        return
+    yield Finding("launch", "ok", f"this process is rank {found.rank} of {found.world_size} ({found.backend})")
+
+
+def check_backend(question: Question) -> Iterator[Finding]:
+    """See whether the back-end that is asked for can run what is asked of it."""
+    from pref_dist.runtime.parallel import check_compile
+
+    if question.config is None or question.config.parallel.backend == "auto":
+        return
+    parallel = question.config.parallel
+    try:
+        check_compile(parallel, question.config.parallel.backend)
+    except ParallelError as error:
+        yield Finding("back-end", "error", str(error), "Set parallel.compile=false.")
+        return
+    how = "launch/single.sh" if parallel.backend == "single" else f"launch/node.sh {parallel.backend} N"
+    yield Finding("back-end", "ok", f"parallel.backend={parallel.backend}: bash {how} train RUN.yaml")
+
+
+def check_data(question: Question) -> Iterator[Finding]:
+    """Open every file of rows that the run reads; what is in them is the matter of `prepare`."""
+    from pref_dist.data.data_files import find_files
+
+    config = question.asked_config
+    if config is None:
+        return
+    for setting, text in list_sources(config):
+        try:
+            files = find_files(Path(text))
+            num_bytes = sum(try_to_read(file) for file in files)
+        except (DataError, OSError) as error:
+            yield Finding(setting, "error", f"{text}: {error}", f"Mend the path or its permissions ({setting}).")
+            continue
+        yield Finding(setting, "ok", f"{text}: {len(files):,} file(s), {render_bytes(num_bytes)}, can be read")
+
+
+def list_sources(config: "RunConfig") -> list[tuple[str, str]]:
+    """Return (setting, path) of every source of rows."""
+    data = config.data
+    named = [("data.train", data.train), ("data.valid", data.valid), ("data.test", data.test)]
+    sources = [(f"data.sources[{number}]", source.path) for number, source in enumerate(data.sources or [])]
+    return [*((setting, path) for setting, path in named if path is not None), *sources]
+
+
+def try_to_read(path: Path) -> int:
+    """Return the bytes of a file whose beginning can be read. Raises OSError, also if there is nothing in it."""
+    with open(path, "rb") as file:
+        if not file.read(1):
+            raise OSError(f"{path} is empty")
+    return path.stat().st_size
+
+
+def check_model(question: Question) -> Iterator[Finding]:
+    """Find the model as training would, but fetch nothing."""
+    if question.asked_config is None:
+        return
+    name = question.asked_config.model.name
+    remedy = "Point model.name at a folder that holds config.json, model.safetensors and the tokenizer's files."
+    try:
+        folder = find_local_model(name)
+        num_parameters = 0 if folder is None else count_stored(folder)
+    except ModelError as error:
+        yield Finding("model", "error", str(error), remedy)
+        return
+    if folder is None:
+        yield ask_hub(name, remedy)
+        return
+    if not num_parameters and not question.asked_config.model.from_scratch:
+        yield Finding("model", "error", f"model.name={name}: {folder} holds no weights (*.safetensors)", remedy)
+        return
+    yield Finding("model", "ok", f"{name}: {folder}, {num_parameters / 1e6:.1f}M parameters stored")
+
+
+def find_local_model(name: str) -> Path | None:
+    """Return the folder whose weights `model.name` means, without a network; None: only the hub can have it.
+
+    Raises ModelError.
+    """
+    from pref_dist.models.source import find_first_stage, find_model_folder
+
+    stage = find_first_stage(name)
+    if stage is not None:
+        find_model_folder(name)  # raises where there is no best checkpoint
+        step = json.loads(stage.best.read_text(encoding="utf-8"))["step"]
+        return stage.checkpoints / f"step_{step:06d}"
+    had_offline = os.environ.get("HF_HUB_OFFLINE")
+    os.environ["HF_HUB_OFFLINE"] = "1"  # so that a hub id is looked for in the hub's cache alone
+    try:
+        return find_model_folder(name)
+    except ModelError as error:
+        # Only a name that can be a hub id gets as far as the hub.
+        if error.__cause__ is None:
+            raise
+        return None
+    finally:
+        if had_offline is None:
+            del os.environ["HF_HUB_OFFLINE"]
+        else:
+            os.environ["HF_HUB_OFFLINE"] = had_offline
+
+
+def ask_hub(name: str, remedy: str) -> Finding:
+    """Say whether the hub would give a model that is not here."""
+    import urllib.request
+
+    if is_offline():
+        return Finding("model", "error", f"model.name={name} is not here, and the hub is not asked (offline)", remedy)
+    url = f"{find_endpoint()}/{name}/resolve/main/config.json"
+    token = os.environ.get("HF_TOKEN", "")
+    headers = {"User-Agent": "pref-dist doctor"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=ANSWER_SECONDS):
+            return Finding("model", "ok", f"{name} is on the hub, and will be fetched at the first start")
+    except (OSError, ValueError) as error:
+        code = getattr(error, "code", None)
+        reason = {401: "it needs a login (HF_TOKEN)", 403: "its terms are not accepted", 404: "no such model"}.get(
+            code or 0, explain(error, ANSWER_SECONDS)
+        )
+        return Finding("model", "error", f"model.name={name} is not here, and {find_endpoint()}: {reason}", remedy)
+
+
+def check_run_folder(question: Question) -> Iterator[Finding]:
+    """Try the run folder, and compare its room with the checkpoints that will lie there."""
+    config = question.asked_config
+    if config is None:
+        return
+    one = estimate_checkpoint(config)
+    # The newest ones, the best one, and the one that is being written.
+    wanted = one * (config.train.keep_last + 2)
+    remedy = "Lower train.keep_last, or move the run folder to another disk by run.dir."
+    finding = judge_folder("run folder", Path(config.run.dir), remedy, needed_bytes=one, wanted_bytes=wanted)
+    known = f"; a checkpoint has about {render_bytes(one)}" if one else ""
+    yield Finding(finding.name, finding.state, finding.seen + known, finding.remedy)
+
+
+def estimate_checkpoint(config: "RunConfig") -> int:
+    """Return about how many bytes a checkpoint has; 0 where the stored weights do not tell (LoRA, no files here)."""
+    try:
+        folder = find_local_model(config.model.name)
+    except (ModelError, OSError, ValueError, KeyError):
+        return 0
+    if folder is None or config.model.lora is not None:
+        return 0
+    return NUM_TENSORS * MASTER_BYTES[config.model.weight_dtype] * count_stored(folder)
+
+
+def count_stored(folder: Path) -> int:
+    """Return the parameters in a folder's safetensors files, read from their headers alone."""
+    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.safetensors"))
+    return sum(count_parameters(file) for file in files)
+
+
+def count_parameters(path: Path) -> int:
+    """As https://huggingface.co/docs/safetensors describes the format: 8 bytes of length, then JSON."""
+    try:
+        with open(path, "rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(HEADER_BYTES), "little")))
+    except (OSError, ValueError, MemoryError, OverflowError) as error:
+        raise ModelError(f"{path} is no safetensors file: {error}") from error
+    total = 0
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            count = 1
+            for size in tensor["shape"]:
+                count *= size
+            total += count
+    return total
