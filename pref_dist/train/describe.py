@@ -31,9 +31,12 @@ def describe_run(run_dir: RunDir, say: Say) -> dict[str, Any]:
 
     As `evaluate` would, without running the model again. Says loudly if the model has learnt less than the baselines,
     or if the rows cannot be read any more: the run itself is whole. Does nothing where evaluate.describe is false, or
-    the metrics are described already.
+    the metrics are described already, or are the copy of an evaluation that came later: then the best step's scores
+    are returned.
     """
-    config, known = read_run_config(run_dir, ()), read_json(run_dir.metrics)
+    config, known, best = read_run_config(run_dir, ()), read_json(run_dir.metrics), read_json(run_dir.best)
+    if any(known.get(name) != value for name, value in best.items()):
+        return dict(best)
     if not config.evaluate.describe or SIGN_OF_DESCRIPTION in known:
         return dict(known)
     return described(run_dir, known, say, lambda: analyse_run(run_dir, config, say))
