@@ -27,6 +27,7 @@ from pref_dist.evaluate.restore import RestoredRun, read_run_config, restore_run
 from pref_dist.evaluate.texts import pick
 from pref_dist.metrics import score_probabilities
 from pref_dist.run_dir import RunDir
+from pref_dist.runtime.agreement import check_on_main
 from pref_dist.runtime.log import Speaker
 from pref_dist.runtime.parallel import start_parallel
 from pref_dist.submission import read_probabilities
@@ -78,7 +79,7 @@ def evaluate(run_folder: Path, options: EvaluateOptions, overrides: Sequence[str
     prepared = open_own_rows(run, options) if options.data is None or options.baselines else None
     table, rows = choose_rows(run, prepared, options)
     parallel.check_agreement({"the rows": table.digest})
-    references = read_references(options.references, table, rows) if parallel.is_main else {}
+    references = check_on_main(parallel, lambda: read_references(options.references, table, rows))
     folder = choose_folder(run_dir, options)
     answers = run.infer(table, rows, RunDir(folder).parts)
     parallel.stop()
