@@ -176,4 +176,4 @@ def read_probabilities(path: Path) -> pd.DataFrame:
             f"{path}: {wrong.sum():,} of {len(found):,} rows are no probabilities of A, B and tie, whose sum is 1 "
             f"(first: id {first.name} with {', '.join(first) or 'nothing'}). Correct them."
         )
-    return found
+    return pd.DataFrame(found)

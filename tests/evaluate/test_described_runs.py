@@ -103,6 +103,17 @@ def test_a_model_that_has_learnt_nothing_is_a_loud_warning_at_the_end_of_trainin
     assert "WARNING    The model (" in capsys.readouterr().out
 
 
+def test_rows_that_the_model_has_learnt_from_are_counted_said_and_kept_with_the_temperature(described, capsys):
+    changes = {"run": {"seed": 99}, "model": {"name": str(described.dir)}, "train": {"max_steps": 1}}
+    run_yaml, run_dir = described.runs.write("after", evaluate={"describe": True}, **changes)
+    metrics = train(load_config(run_yaml, [])).metrics
+    learnt = int((~read_logits(run_dir / "valid_logits.parquet").held_out).sum())
+    assert metrics["num_learnt"] == learnt > 0
+    assert described.metrics["num_learnt"] == 0
+    assert f"has learnt from {learnt} of these {metrics['num_rows']} rows" in capsys.readouterr().out
+    assert json.loads((run_dir / "calibration.json").read_text())["num_learnt"] == learnt
+
+
 def test_without_describe_a_training_leaves_the_scores_alone(described):
     run_yaml, run_dir = described.runs.write("scores", train={"max_steps": 1})
     metrics = train(load_config(run_yaml, [])).metrics
