@@ -24,7 +24,7 @@ from pref_dist.evaluate.answers import Answers
 from pref_dist.evaluate.baseline_cache import baseline_chances
 from pref_dist.evaluate.logits_file import RowLogits, logits_of_table, note_orders, write_logits
 from pref_dist.evaluate.restore import RestoredRun, read_run_config, restore_run
-from pref_dist.evaluate.texts import pick
+from pref_dist.evaluate.texts import iterate_texts
 from pref_dist.metrics import score_probabilities
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.agreement import check_on_main
@@ -89,7 +89,7 @@ def evaluate(run_folder: Path, options: EvaluateOptions, overrides: Sequence[str
     baselines = fit_beside(run, prepared, table, rows) if options.baselines else None
     notes = {"step": str(run.step), **note_orders(config.evaluate)}
     logits = logits_of_table(table, rows, answers, find_trained_rows(run, prepared), notes)
-    scored = Scored(table, rows, answers, pick(config.data, table, rows), logits.held_out)
+    scored = Scored(table, rows, answers, iterate_texts(config.data, table, rows), logits.held_out)
     found = analyse(scored, config.evaluate.swap, baselines)
     metrics = {
         **found.metrics,

@@ -16,7 +16,7 @@ from pref_dist.evaluate.gate import warn_of_gate
 from pref_dist.evaluate.logits_file import RowLogits, read_logits
 from pref_dist.evaluate.own_rows import open_own_rows
 from pref_dist.evaluate.restore import choose_checkpoint, read_run_config
-from pref_dist.evaluate.texts import pick
+from pref_dist.evaluate.texts import iterate_texts
 from pref_dist.files import read_json
 from pref_dist.run_dir import RunDir
 
@@ -52,15 +52,20 @@ def analyse_run(run_dir: RunDir, config: RunConfig, say: Say) -> Analysis:
 
 
 def describe_folds(
-    root: RunDir, config: RunConfig, table: TokenTable, folds: Sequence[tuple[Rows, Rows]], say: Say
+    root: RunDir,
+    config: RunConfig,
+    known: dict[str, Any],
+    table: TokenTable,
+    folds: Sequence[tuple[Rows, Rows]],
+    say: Say,
 ) -> dict[str, Any]:
-    """Add to the folds' metrics.json what their out-of-fold logits tell, and return it all; as `describe_run`.
+    """Add to the folds' metrics (`known`) what their out-of-fold logits tell, and return it all; as `describe_run`.
 
+    They are not read again: a job of another fold that ends now may be joining them anew.
     folds: (rows that it learns from, rows that it scores) of each, positions in `table`.
     """
-    known = read_json(root.metrics)
     if not config.evaluate.describe:
-        return dict(known)
+        return known
 
     def analyse_folds() -> Analysis:
         rows = np.sort(np.concatenate([scored for _, scored in folds]))
@@ -75,7 +80,7 @@ def find_scored(config: RunConfig, table: TokenTable, rows: Rows, logits: RowLog
     if table.ids.take(rows).to_pylist() != logits.row_ids:
         raise DataError(f"{logits.path} holds {len(logits):,} rows, which are not the {len(rows):,} held out.")
     answers = logits.answers or Answers(logits.logits)
-    return Scored(table, rows, answers, pick(config.data, table, rows), logits.held_out)
+    return Scored(table, rows, answers, iterate_texts(config.data, table, rows), logits.held_out)
 
 
 def described(run_dir: RunDir, known: dict[str, Any], say: Say, analyse_it: Callable[[], Analysis]) -> dict[str, Any]:
