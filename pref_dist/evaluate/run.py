@@ -23,6 +23,7 @@ from pref_dist.evaluate.analysis import Analysis, Scored, analyse, keep_calibrat
 from pref_dist.evaluate.answers import Answers
 from pref_dist.evaluate.baseline_cache import baseline_chances
 from pref_dist.evaluate.logits_file import RowLogits, logits_of_table, note_orders, write_logits
+from pref_dist.evaluate.parts_lock import only_one_job
 from pref_dist.evaluate.restore import RestoredRun, read_run_config, restore_run
 from pref_dist.evaluate.texts import iterate_texts
 from pref_dist.metrics import score_probabilities
@@ -81,25 +82,27 @@ def evaluate(run_folder: Path, options: EvaluateOptions, overrides: Sequence[str
     parallel.check_agreement({"the rows": table.digest})
     references = check_on_main(parallel, lambda: read_references(options.references, table, rows))
     folder = choose_folder(run_dir, options)
-    answers = run.infer(table, rows, RunDir(folder).parts)
-    parallel.stop()
-    # From here on rank 0 works alone; the others are done.
-    if not parallel.is_main:
-        return EvaluateResult({}, folder, table.set_aside, is_main=False)
-    baselines = fit_beside(run, prepared, table, rows) if options.baselines else None
-    notes = {"step": str(run.step), **note_orders(config.evaluate)}
-    logits = logits_of_table(table, rows, answers, find_trained_rows(run, prepared), notes)
-    scored = Scored(table, rows, answers, iterate_texts(config.data, table, rows), logits.held_out)
-    found = analyse(scored, config.evaluate.swap, baselines)
-    metrics = {
-        **found.metrics,
-        **({"references": references} if references else {}),
-        "step": run.step,
-        "num_set_aside": len(table.set_aside),
-        "timing": measure(answers),
-    }
-    write_evaluation(run, folder, Analysis(metrics, found.worst_rows), logits, table.set_aside)
-    shutil.rmtree(RunDir(folder).parts, ignore_errors=True)
+    parts = RunDir(folder).parts
+    with only_one_job(parts, parallel):
+        answers = run.infer(table, rows, parts)
+        parallel.stop()
+        # From here on rank 0 works alone; the others are done.
+        if not parallel.is_main:
+            return EvaluateResult({}, folder, table.set_aside, is_main=False)
+        baselines = fit_beside(run, prepared, table, rows) if options.baselines else None
+        notes = {"step": str(run.step), **note_orders(config.evaluate)}
+        logits = logits_of_table(table, rows, answers, find_trained_rows(run, prepared), notes)
+        scored = Scored(table, rows, answers, iterate_texts(config.data, table, rows), logits.held_out)
+        found = analyse(scored, config.evaluate.swap, baselines)
+        metrics = {
+            **found.metrics,
+            **({"references": references} if references else {}),
+            "step": run.step,
+            "num_set_aside": len(table.set_aside),
+            "timing": measure(answers),
+        }
+        write_evaluation(run, folder, Analysis(metrics, found.worst_rows), logits, table.set_aside)
+        shutil.rmtree(parts, ignore_errors=True)
     return EvaluateResult(metrics, folder, table.set_aside, is_main=True)
 
 

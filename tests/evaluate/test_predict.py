@@ -7,11 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pref_dist.config.schema import ParallelSection
 from pref_dist.errors import CheckpointError, ConfigError, DataError
 from pref_dist.evaluate.calibration_file import Calibration, read_calibration, write_calibration
+from pref_dist.evaluate.parts_lock import only_one_job
 from pref_dist.labels import WINNER_COLUMNS
-from pref_dist.predict import PredictOptions, predict
+from pref_dist.predict import PredictOptions, parts_beside, predict
 from pref_dist.run_dir import RunDir
+from pref_dist.runtime.parallel import start_parallel
 from tests.ranks.many_runs import run_jobs
 from tests.tiny_runs import TinyRuns
 
@@ -162,6 +165,18 @@ def test_what_cannot_be_meant_is_refused(folder, ask, tmp_path):
         ask("one", checkpoint="9")
     with pytest.raises(ConfigError, match="is no run folder"):
         ask("three")
+
+
+def test_two_jobs_do_not_throw_away_each_others_finished_batches(folder, tmp_path):
+    parallel = start_parallel(ParallelSection())
+    out = tmp_path / "out.csv"
+    with only_one_job(parts_beside(out), parallel):
+        with pytest.raises(DataError, match=r"Another process keeps its finished batches in .*out\.csv\.parts.*--out"):
+            predict([folder / "one"], folder / "test.csv", out)
+        assert parts_beside(out).is_dir()
+    assert not list(tmp_path.iterdir()), "nothing is left of a job that did nothing"
+    assert predict([folder / "one"], folder / "test.csv", out).num_rows == NUM_ROWS
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
 
 def test_a_run_without_a_checkpoint_is_refused_before_any_work(folder, tmp_path):
