@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pref_dist.config.schema import EvaluateSwap
+from pref_dist.config.schema import EvaluateSection, EvaluateSwap
 from pref_dist.data.plan import Rows
 from pref_dist.data.rows import Row
 from pref_dist.data.table import TokenTable
@@ -30,12 +30,16 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Scored:
-    """Labelled rows (n,) of a table, what a model says of them, and their texts; all in one order."""
+    """Labelled rows (n,) of a table, what a model says of them, and their texts; all in one order.
+
+    held_out: (n,) whether the model had not learnt from the row or its prompt, None where nobody knows.
+    """
 
     table: TokenTable
     rows: Rows
     answers: Answers
     texts: Sequence[Row]
+    held_out: NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ def analyse(scored: Scored, swap: EvaluateSwap, baselines: Mapping[str, Array] |
     facts = measure_rows(scored.texts, is_cut(table, rows))
     metrics: dict[str, Any] = {
         **describe_scores(logits, targets, groups),
+        "num_learnt": None if scored.held_out is None else int((~scored.held_out).sum()),
         "slices": score_slices(facts, logits, targets, groups),
         "verbosity": measure_verbosity(facts, probabilities(logits), targets),
         "calibration": calibrate(logits, targets, groups),
@@ -70,16 +75,28 @@ def analyse(scored: Scored, swap: EvaluateSwap, baselines: Mapping[str, Array] |
     return Analysis(metrics, list_worst_rows(table, rows, scored.texts, logits))
 
 
+def warn_of_learnt(metrics: Mapping[str, Any]) -> str:
+    """Return what must be said if the scored rows were not new to the model; empty if they were, or nobody knows."""
+    learnt, rows = metrics["num_learnt"], metrics["num_rows"]
+    if not learnt:
+        return ""
+    return (
+        f"The model has learnt from {learnt:,} of these {rows:,} rows, or from their prompts: on new rows it will be "
+        "worse. Evaluate it on rows that it has not seen."
+    )
+
+
 def write_analysis(folder: Path, found: Analysis) -> None:
     write_worst_rows(folder, found.worst_rows)
     write_json(RunDir(folder).metrics, found.metrics)
 
 
-def keep_calibration(run_dir: RunDir, metrics: Mapping[str, Any], swap: EvaluateSwap) -> None:
+def keep_calibration(run_dir: RunDir, metrics: Mapping[str, Any], settings: EvaluateSection) -> None:
     """Keep the temperature of a run's own held-out rows, for its predictions."""
     found = metrics["calibration"]
     interval = None if found["interval"] is None else (found["interval"][0], found["interval"][1])
     calibration = Calibration(
-        found["temperature"], found["applies"], interval, found["gain"], metrics["step"], swap, metrics["num_rows"]
-    )
+        found["temperature"], found["applies"], interval, found["gain"], metrics["step"], settings.orders,
+        metrics["num_rows"], metrics["num_learnt"],
+    )  # fmt: skip
     write_calibration(run_dir.calibration, calibration)

@@ -49,7 +49,7 @@ def ask(folder, tmp_path):
 
 
 def test_several_runs_are_averaged_each_with_its_own_orders_and_temperature(folder, ask, capsys):
-    calibration = Calibration(2.0, True, (0.01, 0.03), 0.02, step=3, swap="full", num_rows=30)
+    calibration = Calibration(2.0, True, (0.01, 0.03), 0.02, step=3, orders="full", num_rows=30, num_learnt=0)
     write_calibration(RunDir(folder / "two").calibration, calibration)
     assert read_calibration(RunDir(folder / "two").calibration) == calibration
     overrides = (FULL, CALIBRATED)
@@ -78,11 +78,18 @@ def test_several_runs_are_averaged_each_with_its_own_orders_and_temperature(fold
         ({"applies": False, "gain": 0.0001}, [FULL, CALIBRATED], "its gain of 0.0001 nats is not told from zero"),
         ({"step": 2}, [FULL, CALIBRATED], "it was fitted on step 2, and these are logits of step 3"),
         ({}, [CALIBRATED], "it was fitted with evaluate.swap=full, and these logits are made with none"),
+        (
+            {"orders": "selective (0.1)"},
+            ["evaluate.swap=selective", CALIBRATED],
+            "it was fitted with evaluate.swap=selective (0.1), and these logits are made with selective (0.3)",
+        ),
+        ({"num_learnt": 4}, [FULL, CALIBRATED], "the model has learnt from 4 of the 30 rows that it was fitted on"),
+        ({"num_learnt": None}, [FULL, CALIBRATED], "nobody knows whether the model has learnt from the rows"),
     ],
 )
 def test_a_temperature_that_is_not_of_these_logits_is_not_applied(folder, ask, capsys, changes, overrides, reason):
-    values = {"temperature": 2.0, "applies": True, "interval": (0.01, 0.03), "gain": 0.02, "step": 3, "swap": "full",
-              "num_rows": 30, **changes}  # fmt: skip
+    values = {"temperature": 2.0, "applies": True, "interval": (0.01, 0.03), "gain": 0.02, "step": 3, "orders": "full",
+              "num_rows": 30, "num_learnt": 0, **changes}  # fmt: skip
     write_calibration(RunDir(folder / "two").calibration, Calibration(**values))
     result, found = ask("two", overrides=overrides)
     assert result.temperatures == [None]
