@@ -62,7 +62,9 @@ def outcomes(trained):
         )
         logits = read_logits(trained / "run" / "evaluations" / "labelled" / "logits.parquet")
         rows = (logits.row_ids, logits.logits, logits.targets)
-        found[name] = (json.loads(results[0].stdout), *rows, out.read_bytes())
+        metrics = json.loads(results[0].stdout)
+        assert metrics.pop("timing")["rows_per_second"] > 0  # of this launch alone
+        found[name] = (metrics, *rows, out.read_bytes())
     return found
 
 

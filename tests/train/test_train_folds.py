@@ -212,7 +212,7 @@ def test_what_cannot_be_asked_is_refused_with_the_remedy(finished, write_run):
     assert "holds a single run" in refuse("train", single_yaml, "--folds", "--set", "data.num_folds=2")
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "predict", "report"])
+@pytest.mark.parametrize("verb", ["evaluate", "predict"])
 def test_a_folder_of_folds_is_no_run_and_the_error_says_what_to_do(finished, tmp_path, verb):
     from click.testing import CliRunner
 
