@@ -21,6 +21,7 @@ from pref_dist.evaluate.asking import Asked, Asking, all_of, open_table
 from pref_dist.evaluate.calibration_file import Choice, choose_temperature
 from pref_dist.evaluate.completed import Completed, average, chances_of, complete, list_rows
 from pref_dist.evaluate.deadline import Deadline
+from pref_dist.evaluate.parts_lock import only_one_job
 from pref_dist.evaluate.restore import RestoredRun, read_run_config
 from pref_dist.evaluate.texts import pick
 from pref_dist.run_dir import RunDir
@@ -91,14 +92,15 @@ def predict(run_folders: Sequence[Path], data: Path, out: Path, options: Predict
         parallel, data, parts_beside(out), say, options.checkpoint, options.format, options.watch_build,
         options.sample_submission, deadline,
     )  # fmt: skip
-    asked = asking.ask_all(list(zip(run_dirs, configs, strict=True)))
-    parallel.stop()
-    # From here on rank 0 works alone; the others are done.
-    choices = [choose(run) for run in asked]
-    if parallel.is_main:
-        for choice in filter(None, (choice.sentence for choice in choices)):
-            say(choice)
-        write_result(asked, choices, out, options.soft_labels, trained)
+    with only_one_job(asking.folder, parallel):
+        asked = asking.ask_all(list(zip(run_dirs, configs, strict=True)))
+        parallel.stop()
+        # From here on rank 0 works alone; the others are done.
+        choices = [choose(run) for run in asked]
+        if parallel.is_main:
+            for choice in filter(None, (choice.sentence for choice in choices)):
+                say(choice)
+            write_result(asked, choices, out, options.soft_labels, trained)
     return describe_result(asked, choices, out, parallel.is_main)
 
 

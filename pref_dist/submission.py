@@ -16,6 +16,8 @@ from pref_dist.labels import ID_COLUMN, SUBMISSION_COLUMNS, WINNER_COLUMNS
 
 # Written and checked in pieces, so that ten million rows take no more memory than their numbers.
 ROWS_A_PIECE = 2**16
+# Of what is written the sum is 1 within 1e-6; others may have rounded to three digits.
+SUM_TOLERANCE = 2e-3
 
 
 def write_submission(path: Path, ids: Sequence[str] | Any, chances: NDArray[np.float64]) -> None:
@@ -152,10 +154,11 @@ def explain_sample(path: Path, ids: Any) -> str:
 def read_probabilities(path: Path) -> pd.DataFrame:
     """Return a submission file as a table of probabilities indexed by id (as text).
 
-    Raises DataError if the columns are not those of a submission.
+    Raises DataError if the columns are not those of a submission, an id stands twice, or a row holds no probabilities.
     """
     try:
-        table = pd.read_csv(path, dtype={ID_COLUMN: str})
+        # Texts as they stand there: an id may be NA, and an empty cell is no number.
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as a submission: {error}") from error
     missing = [name for name in SUBMISSION_COLUMNS if name not in table.columns]
@@ -164,4 +167,13 @@ def read_probabilities(path: Path) -> pd.DataFrame:
     repeated = table[ID_COLUMN].duplicated()
     if repeated.any():
         raise DataError(f"{path} holds {repeated.sum()} ids twice (first: {table[ID_COLUMN][repeated].iloc[0]}).")
-    return table.set_index(ID_COLUMN)[list(WINNER_COLUMNS)].astype("float64")
+    cells = table.set_index(ID_COLUMN)[list(WINNER_COLUMNS)]
+    found = cells.apply(pd.to_numeric, errors="coerce").astype("float64")
+    wrong = ~(((found >= 0) & (found <= 1)).all(axis=1) & ((found.sum(axis=1) - 1).abs() < SUM_TOLERANCE))
+    if wrong.any():
+        first = cells[wrong].iloc[0]
+        raise DataError(
+            f"{path}: {wrong.sum():,} of {len(found):,} rows are no probabilities of A, B and tie, whose sum is 1 "
+            f"(first: id {first.name} with {', '.join(first) or 'nothing'}). Correct them."
+        )
+    return pd.DataFrame(found)

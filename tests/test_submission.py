@@ -43,6 +43,21 @@ def test_a_file_that_is_no_submission_is_named(tmp_path):
         read_probabilities(tmp_path / "x.csv")
 
 
+@pytest.mark.parametrize("cells", [",0.5,0.5", "abc,0.5,0.5", "7,-6.5,0.5", "0.5,0.5,0.5", "nan,0.5,0.5", "inf,0,0"])
+def test_a_row_that_holds_no_probabilities_is_named(tmp_path, cells):
+    path = tmp_path / "x.csv"
+    path.write_text(f"id,winner_model_a,winner_model_b,winner_tie\na,0.333,0.333,0.333\nb,{cells}\n")
+    with pytest.raises(DataError, match=r"x\.csv: 1 of 2 rows are no probabilities .*first: id b") as caught:
+        read_probabilities(path)
+    assert cells.replace(",", ", ") in str(caught.value)
+
+
+def test_ids_are_texts_also_where_they_look_like_a_missing_value_or_a_number(tmp_path):
+    ids = ["NA", "null", "", "007"]
+    write_submission(tmp_path / "x.csv", ids, np.full((4, 3), 1 / 3))
+    assert read_probabilities(tmp_path / "x.csv").index.tolist() == ids
+
+
 def test_pieces_leave_no_seam(tmp_path):
     ids = [f'{number}, "quoted"' for number in range(ROWS_A_PIECE + 3)]
     chances = np.random.default_rng(0).dirichlet(np.ones(3), len(ids))

@@ -1,5 +1,6 @@
 """The verb `blend`: weights of several runs from rows that are new to them all, and one submission of all."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from pref_dist.evaluate.restore import read_run_config, restore_run
 from pref_dist.files import write_json
 from pref_dist.predict import predict_table
 from pref_dist.run_dir import RunDir
+from pref_dist.runtime.log import Speaker
 from pref_dist.runtime.memory import release
 from pref_dist.runtime.parallel import Parallel, start_parallel
 from pref_dist.submission import write_submission
@@ -62,6 +64,9 @@ def blend(roots: Sequence[Path], out: Path, options: BlendOptions | None = None)
     assert rows.targets is not None
     judgement = judge_blend(chances, rows.targets, rows.known_origin().groups)
     parallel = start_parallel(first.parallel, first.run.deterministic)
+    say = Speaker(parallel.is_main, sys.stderr).say
+    for warning in warn_of_orders(members, options) if options.data is not None else ():
+        say(f"WARNING: {warning}")
     predicted = predict_all(members, judgement.pool, parallel, options) if options.data is not None else None
     parallel.stop()
     summary = summarise(members, judgement)
@@ -69,6 +74,18 @@ def blend(roots: Sequence[Path], out: Path, options: BlendOptions | None = None)
         blended = describe_blend(members, judgement.pool.log_chances(chances))
         write_blend(RunDir(out), summary, blended, predicted)
     return BlendResult(out, summary, predicted, parallel.is_main)
+
+
+def warn_of_orders(members: Sequence[Member], options: BlendOptions) -> list[str]:
+    """Say which members predict in other orders of A and B than their logits, which the weights fit, are made in."""
+    orders = [(member, read_run_config(member.runs[0], options.overrides).evaluate.orders) for member in members]
+    return [
+        f"{member.rows.path} holds logits of evaluate.swap={member.rows.orders}, and {member.root} predicts with "
+        f"evaluate.swap={wanted}: the weights and the temperature are not fitted on what they are used for. Predict "
+        "alike by --set, or write the logits again, as `evaluate` or `train --folds` does."
+        for member, wanted in orders
+        if member.rows.orders != wanted
+    ]
 
 
 def check_out(out: Path, roots: Sequence[Path]) -> None:

@@ -60,8 +60,16 @@ def show_scores(metrics: dict[str, Any]) -> None:
         interval = scores.get("interval") or scores.get("intervals", {}).get("log_loss")
         between = "" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
         click.echo(f"{name:<24} {scores['log_loss']:>9.4f}  {between:<16} {scores['accuracy']:>9.3f}")
-    for line in filter(None, (describe_gate(metrics), describe_temperature(metrics), describe_orders(metrics))):
+    lines = (describe_learnt(metrics), describe_gate(metrics), describe_temperature(metrics), describe_orders(metrics))
+    for line in filter(None, lines):
         click.echo(line)
+
+
+def describe_learnt(metrics: dict[str, Any]) -> str:
+    from pref_dist.evaluate.analysis import warn_of_learnt
+
+    warning = warn_of_learnt(metrics)
+    return f"WARNING: {warning}" if warning else ""
 
 
 def describe_gate(metrics: dict[str, Any]) -> str:

@@ -192,6 +192,11 @@ class EvaluateSection(Section):
         "fitted on logits of the same step and evaluate.swap and its gain's interval excludes zero.",
     )
 
+    @property
+    def orders(self) -> str:
+        """How logits came to their second order, in words; figures fitted on them are of logits made alike."""
+        return f"{self.swap} ({self.swap_share:g})" if self.swap == "selective" else self.swap
+
 
 class RunConfig(Section):
     """One run, completely. See each section's keys."""
@@ -234,6 +239,7 @@ CHANGEABLE = frozenset(
         "train.max_skipped_steps",
         "train.early_stop_patience",  # no step depends on it, but which is the last
         "evaluate.token_budget",
+        "evaluate.describe",
         "evaluate.calibrate",  # of predictions alone; evaluate.swap decides which step is the best
     }
 )

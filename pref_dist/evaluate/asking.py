@@ -10,13 +10,13 @@ from pref_dist.config.schema import RunConfig
 from pref_dist.data.cache_build import BuildWatch
 from pref_dist.data.plan import Rows
 from pref_dist.data.table import TokenTable
-from pref_dist.errors import DataError
 from pref_dist.evaluate.answers import Answers
 from pref_dist.evaluate.completed import FileRows, check_same_ids, list_rows
 from pref_dist.evaluate.deadline import Deadline, Pace
 from pref_dist.evaluate.orders import answer_first, answer_second
 from pref_dist.evaluate.restore import RestoredRun, restore_run
 from pref_dist.run_dir import RunDir
+from pref_dist.runtime.agreement import check_on_main
 from pref_dist.runtime.log import Stopwatch
 from pref_dist.runtime.memory import release
 from pref_dist.runtime.parallel import Parallel
@@ -104,9 +104,7 @@ class Asking:
         rows = list_rows(table)
         sample = self.sample_submission
         if sample is not None:
-            complaint = self.parallel.broadcast(complain_of_sample(sample, rows) if self.parallel.is_main else "")
-            if complaint:
-                raise DataError(complaint)
+            check_on_main(self.parallel, lambda: check_like_sample(sample, rows.ids))
         return table, rows
 
     def folder_of(self, number: int) -> Path:
@@ -123,15 +121,6 @@ class Asking:
 
 def all_of(table: TokenTable) -> Rows:
     return np.arange(len(table), dtype=np.int64)
-
-
-def complain_of_sample(sample: Path, rows: FileRows) -> str:
-    """Say how a sample submission differs from the rows; empty if it does not."""
-    try:
-        check_like_sample(sample, rows.ids)
-    except DataError as error:
-        return str(error)
-    return ""
 
 
 def open_table(run: RestoredRun, data: Path, format: str | None, watch: BuildWatch | None) -> TokenTable:

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pref_dist.config.schema import EvaluateSection, EvaluateSwap
+from pref_dist.config.schema import EvaluateSection
 from pref_dist.errors import CheckpointError
 from pref_dist.files import read_json, write_json
 from pref_dist.run_dir import RunDir
@@ -14,7 +14,8 @@ from pref_dist.run_dir import RunDir
 class Calibration:
     """temperature: logits are divided by it. applies: whether the interval of its gain (nats a row) excludes zero.
 
-    step, swap: of the logits that it was fitted on; num_rows: how many rows these were.
+    step, orders (EvaluateSection.orders): of the logits that it was fitted on; num_rows: how many rows these were, and
+    num_learnt: how many of them the model had learnt from, or from their prompts; None where nobody knew.
     """
 
     temperature: float
@@ -22,8 +23,9 @@ class Calibration:
     interval: tuple[float, float] | None
     gain: float
     step: int
-    swap: EvaluateSwap
+    orders: str
     num_rows: int
+    num_learnt: int | None
 
 
 class Choice(NamedTuple):
@@ -55,8 +57,8 @@ def read_calibration(path: Path) -> Calibration | None:
             "evaluate.calibrate=none."
         ) from error
     return Calibration(
-        float(found.temperature), bool(found.applies), interval, float(found.gain), int(found.step), found.swap,
-        int(found.num_rows),
+        float(found.temperature), bool(found.applies), interval, float(found.gain), int(found.step), found.orders,
+        int(found.num_rows), None if found.num_learnt is None else int(found.num_learnt),
     )  # fmt: skip
 
 
@@ -87,8 +89,12 @@ def why_not(found: Calibration | None, run_dir: RunDir, settings: EvaluateSectio
         return f"its gain of {found.gain:.4f} nats is not told from zero (95 % interval: {describe(found.interval)})"
     if found.step != step:
         return f"it was fitted on step {found.step}, and these are logits of step {step}"
-    if found.swap != settings.swap:
-        return f"it was fitted with evaluate.swap={found.swap}, and these logits are made with {settings.swap}"
+    if found.orders != settings.orders:
+        return f"it was fitted with evaluate.swap={found.orders}, and these logits are made with {settings.orders}"
+    if found.num_learnt is None:
+        return "nobody knows whether the model has learnt from the rows that it was fitted on"
+    if found.num_learnt:
+        return f"the model has learnt from {found.num_learnt:,} of the {found.num_rows:,} rows that it was fitted on"
     if not is_whole:
         return "it was fitted on both orders, and there was no time for the second one of all rows"
     return ""

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pref_dist.config.schema import EvaluateSection
 from pref_dist.data.leaks import TrainedRows
 from pref_dist.data.plan import Rows
 from pref_dist.data.table import TokenTable
@@ -33,6 +34,7 @@ LOGIT_COLUMNS = ("logit_a", "logit_b", "logit_tie")
 FIRST_COLUMNS = tuple(f"first_{name}" for name in LOGIT_COLUMNS)
 SECOND_COLUMNS = tuple(f"second_{name}" for name in LOGIT_COLUMNS)
 NOTES_PREFIX = "pref_dist."
+ORDERS, ONE_ORDER = "orders", "none"  # a note; files from before there were two orders have none
 REMEDY = "Write it again by `pref-dist evaluate RUN_DIR` on the run's own rows; a file from elsewhere cannot be used."
 
 Hashes = NDArray[np.uint64]
@@ -69,6 +71,16 @@ class RowLogits:
 
     def __len__(self) -> int:
         return len(self.logits)
+
+    @property
+    def orders(self) -> str:
+        """Which EvaluateSection.orders they were made with."""
+        return self.notes.get(ORDERS, ONE_ORDER)
+
+    @property
+    def held_out(self) -> Bools | None:
+        """(n,) whether each row was new to the model; None where nobody knows."""
+        return None if self.origin is None else self.origin.held_out
 
     @property
     def is_of_folds(self) -> bool:
@@ -114,6 +126,11 @@ def logits_of_table(
     both = answers if answers.second is not None else None
     ids = table.ids.take(rows).to_pylist()
     return RowLogits(ids, answers.logits, targets, origin, notes=notes or {}, answers=both)
+
+
+def note_orders(settings: EvaluateSection) -> dict[str, str]:
+    """Return what the notes of logits made under `settings` hold about the orders of A and B."""
+    return {} if settings.orders == ONE_ORDER else {ORDERS: settings.orders}
 
 
 def write_logits(path: Path, rows: RowLogits) -> None:

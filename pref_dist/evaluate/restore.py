@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from pref_dist import __version__
 from pref_dist.config.load import apply_override, build_config, read_config_file
 from pref_dist.config.model_section import ModelSection
 from pref_dist.config.schema import RunConfig
@@ -107,6 +109,7 @@ class RestoredRun:
             "layout": repr(self.layout),
             "precision": resolve_precision(self.config.train.precision, self.parallel.device),
             "device": self.parallel.device.type,
+            "software": [__version__, torch.__version__],
         }
         return Work(folder, digest_json(depends_on), Speaker(self.parallel.is_main, sys.stderr).say)
 

@@ -22,11 +22,13 @@ from pref_dist.errors import DataError
 from pref_dist.evaluate.analysis import Analysis, Scored, analyse, keep_calibration, write_analysis
 from pref_dist.evaluate.answers import Answers
 from pref_dist.evaluate.baseline_cache import baseline_chances
-from pref_dist.evaluate.logits_file import logits_of_table, write_logits
+from pref_dist.evaluate.logits_file import RowLogits, logits_of_table, note_orders, write_logits
+from pref_dist.evaluate.parts_lock import only_one_job
 from pref_dist.evaluate.restore import RestoredRun, read_run_config, restore_run
-from pref_dist.evaluate.texts import pick
+from pref_dist.evaluate.texts import iterate_texts
 from pref_dist.metrics import score_probabilities
 from pref_dist.run_dir import RunDir
+from pref_dist.runtime.agreement import check_on_main
 from pref_dist.runtime.log import Speaker
 from pref_dist.runtime.parallel import start_parallel
 from pref_dist.submission import read_probabilities
@@ -78,24 +80,29 @@ def evaluate(run_folder: Path, options: EvaluateOptions, overrides: Sequence[str
     prepared = open_own_rows(run, options) if options.data is None or options.baselines else None
     table, rows = choose_rows(run, prepared, options)
     parallel.check_agreement({"the rows": table.digest})
-    references = read_references(options.references, table, rows) if parallel.is_main else {}
+    references = check_on_main(parallel, lambda: read_references(options.references, table, rows))
     folder = choose_folder(run_dir, options)
-    answers = run.infer(table, rows, RunDir(folder).parts)
-    parallel.stop()
-    # From here on rank 0 works alone; the others are done.
-    if not parallel.is_main:
-        return EvaluateResult({}, folder, table.set_aside, is_main=False)
-    baselines = fit_beside(run, prepared, table, rows) if options.baselines else None
-    found = analyse(Scored(table, rows, answers, pick(config.data, table, rows)), config.evaluate.swap, baselines)
-    metrics = {
-        **found.metrics,
-        **({"references": references} if references else {}),
-        "step": run.step,
-        "num_set_aside": len(table.set_aside),
-        "timing": measure(answers),
-    }
-    write_evaluation(run, folder, Analysis(metrics, found.worst_rows), (table, rows, answers), prepared)
-    shutil.rmtree(RunDir(folder).parts, ignore_errors=True)
+    parts = RunDir(folder).parts
+    with only_one_job(parts, parallel):
+        answers = run.infer(table, rows, parts)
+        parallel.stop()
+        # From here on rank 0 works alone; the others are done.
+        if not parallel.is_main:
+            return EvaluateResult({}, folder, table.set_aside, is_main=False)
+        baselines = fit_beside(run, prepared, table, rows) if options.baselines else None
+        notes = {"step": str(run.step), **note_orders(config.evaluate)}
+        logits = logits_of_table(table, rows, answers, find_trained_rows(run, prepared), notes)
+        scored = Scored(table, rows, answers, iterate_texts(config.data, table, rows), logits.held_out)
+        found = analyse(scored, config.evaluate.swap, baselines)
+        metrics = {
+            **found.metrics,
+            **({"references": references} if references else {}),
+            "step": run.step,
+            "num_set_aside": len(table.set_aside),
+            "timing": measure(answers),
+        }
+        write_evaluation(run, folder, Analysis(metrics, found.worst_rows), logits, table.set_aside)
+        shutil.rmtree(parts, ignore_errors=True)
     return EvaluateResult(metrics, folder, table.set_aside, is_main=True)
 
 
@@ -192,22 +199,16 @@ def find_trained_rows(run: RestoredRun, prepared: Prepared | None) -> TrainedRow
 
 
 def write_evaluation(
-    run: RestoredRun,
-    folder: Path,
-    found: Analysis,
-    scored: tuple[TokenTable, Rows, Answers],
-    prepared: Prepared | None,
+    run: RestoredRun, folder: Path, found: Analysis, logits: RowLogits, set_aside: list[dict[str, Any]]
 ) -> None:
-    table, rows, answers = scored
     is_own = folder == run.run_dir.root
     folder.mkdir(parents=True, exist_ok=True)
-    trained = find_trained_rows(run, prepared)
     name = run.run_dir.valid_logits.name if is_own else "logits.parquet"
-    write_logits(folder / name, logits_of_table(table, rows, answers, trained, {"step": str(run.step)}))
+    write_logits(folder / name, logits)
     write_analysis(folder, found)
     if is_own:
-        keep_calibration(run.run_dir, found.metrics, run.config.evaluate.swap)
+        keep_calibration(run.run_dir, found.metrics, run.config.evaluate)
         return
-    if table.set_aside:
-        write_json_lines(folder / run.run_dir.rows_set_aside.name, table.set_aside)
+    if set_aside:
+        write_json_lines(folder / run.run_dir.rows_set_aside.name, set_aside)
     shutil.copyfile(folder / run.run_dir.metrics.name, run.run_dir.metrics)

@@ -21,29 +21,35 @@ OMISSION = " […] "
 Array = NDArray[np.float64]
 
 
-def list_worst_rows(
-    table: TokenTable, rows: Rows, texts: Sequence[Row], logits: Array, num_rows: int = NUM_WORST
-) -> list[dict[str, Any]]:
-    """Return the rows with the highest log loss, worst first; equal ones in the order of the table.
+def find_worst(logits: Array, targets: Array, num_rows: int = NUM_WORST) -> Rows:
+    """Return the places (w,) of the rows with the highest log loss, worst first; of equal ones the first comes first.
 
-    texts: of `rows` (n,), in their order. logits: (n, 3). Each record holds row_id, file, row, loss (nats), target,
-    probabilities, is_cut (whether the model saw only a part), turns and models (who wrote A and B, None if unknown).
+    logits, targets: (n, 3).
     """
-    losses, chances = row_log_losses(logits, table.targets[rows]), probabilities(logits)
-    worst = np.argsort(-losses, kind="stable")[:num_rows]
+    return np.argsort(-row_log_losses(logits, targets), kind="stable")[:num_rows]
+
+
+def list_worst_rows(table: TokenTable, rows: Rows, texts: Sequence[Row], logits: Array) -> list[dict[str, Any]]:
+    """Return a record of each of these rows (w,), in their order.
+
+    texts: of the rows. logits: (w, 3). A record holds row_id, file, row, loss (nats), target, probabilities, is_cut
+    (whether the model saw only a part), turns and models (who wrote A and B, None if unknown).
+    """
+    targets, chances = table.targets[rows], probabilities(logits)
+    losses, are_cut = row_log_losses(logits, targets), is_cut(table, rows)
     return [
         {
             "row_id": place["id"],
             "file": place["file"],
             "row": place["row"],
             "loss": float(losses[number]),
-            "target": table.targets[rows[number]].tolist(),
+            "target": targets[number].tolist(),
             "probabilities": chances[number].tolist(),
-            "is_cut": bool(is_cut(table, rows[number : number + 1])[0]),
-            "turns": [{key: shorten(text) for key, text in turn._asdict().items()} for turn in texts[number].turns],
-            "models": None if texts[number].models is None else list(texts[number].models or ()),
+            "is_cut": bool(are_cut[number]),
+            "turns": [{key: shorten(text) for key, text in turn._asdict().items()} for turn in row.turns],
+            "models": None if row.models is None else list(row.models),
         }
-        for number, place in ((int(number), table.describe(int(rows[number]))) for number in worst)
+        for number, (row, place) in enumerate(zip(texts, map(table.describe, rows.tolist()), strict=True))
     ]
 
 

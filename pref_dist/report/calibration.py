@@ -65,6 +65,8 @@ def explain_predict(saved: Mapping[str, Any], setting: str | None) -> str:
     found = f"the temperature {saved['temperature']:.4f}, fitted on {saved['num_rows']:,} held-out rows of the run"
     if not saved["applies"]:
         return f"Predictions do without {found}: the gain's interval does not exclude zero."
+    if saved.get("num_learnt") != 0:
+        return f"Predictions do without {found}: not all of these are known to have been new to the model."
     if setting == "temperature":
         return f"Predictions get {found}."
     return f"Predictions would get {found}, under evaluate.calibrate=temperature, which this run does not set."

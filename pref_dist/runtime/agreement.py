@@ -4,7 +4,7 @@ import errno
 from collections.abc import Callable
 from typing import TypeVar, cast
 
-from pref_dist.errors import CheckpointError
+from pref_dist.errors import CheckpointError, DataError
 from pref_dist.runtime.parallel import Parallel
 
 T = TypeVar("T")
@@ -38,6 +38,24 @@ def agree(parallel: Parallel, what: str, work: Callable[[], T]) -> list[T]:
 def on_main(parallel: Parallel, what: str, work: Callable[[], None]) -> None:
     """Let rank 0 write `what` while the others wait; as `agree` where that fails. Collective."""
     agree(parallel, what, work if parallel.is_main else lambda: None)
+
+
+def check_on_main(parallel: Parallel, work: Callable[[], T]) -> T | None:
+    """Return what `work` gives on rank 0, None on the others; its DataError is raised on every rank. Collective.
+
+    So that nobody waits in the next collective for a rank 0 that has left.
+    """
+    result: T | None = None
+    complaint = ""
+    if parallel.is_main:
+        try:
+            result = work()
+        except DataError as error:
+            complaint = str(error)
+    complaint = parallel.broadcast(complaint)
+    if complaint:
+        raise DataError(complaint)
+    return result
 
 
 def describe_failures(what: str, failures: list[str]) -> str:

@@ -69,17 +69,19 @@ def train_folds(config: RunConfig, options: TrainOptions | None = None, only: in
     # From here on rank 0 works alone; the others are done.
     metrics = finish(root, plan) if parallel.is_main and not is_trial(options) else {}
     if metrics and not options.is_partial:
-        metrics = describe_all(root, config, plan, options)
+        metrics = describe_all(root, config, metrics, plan, options)
     if parallel.is_main and only is None:
         root.stop_file.unlink(missing_ok=True)
     return FoldsResult("stopped" if reason else "finished", root.root, runs, reason, metrics, parallel.is_main)
 
 
-def describe_all(root: RunDir, config: RunConfig, plan: FoldPlan, options: TrainOptions) -> dict[str, Any]:
+def describe_all(
+    root: RunDir, config: RunConfig, joined: dict[str, Any], plan: FoldPlan, options: TrainOptions
+) -> dict[str, Any]:
     """Describe the rows out of fold, and those of each fold; return the metrics of the former."""
     say = Speaker(True, sys.stderr if options.lines_to_stderr else sys.stdout).say
     folds = [(plan.trained_by(fold), plan.scored_by(fold)) for fold in range(plan.num_folds)]
-    metrics = describe_folds(root, config, plan.table, folds, say)
+    metrics = describe_folds(root, config, joined, plan.table, folds, say)
     for fold in range(plan.num_folds):
         describe_run(root.fold(fold), say)
     return metrics

@@ -19,7 +19,8 @@ from pref_dist.data.splits import assign_folds
 from pref_dist.data.table import TokenTable
 from pref_dist.errors import ConfigError, DataError
 from pref_dist.evaluate.answers import Answers
-from pref_dist.evaluate.logits_file import Origin, RowLogits, read_logits, write_logits
+from pref_dist.evaluate.logits_file import ONE_ORDER, ORDERS, Origin, RowLogits, read_logits, write_logits
+from pref_dist.evaluate.worst_rows import WORST_ROWS
 from pref_dist.files import read_json, write_json
 from pref_dist.metrics import score_logits
 from pref_dist.models.source import find_model_folder
@@ -151,6 +152,7 @@ def read_fold(root: RunDir, plan: FoldPlan, fold: int) -> RowLogits:
     check_unseen(plan, fold, TrainedRows.read(place.trained_rows))
     part = read_logits(place.valid_logits)
     check_rows(part, plan, fold)
+    check_orders(part, place)
     return part
 
 
@@ -162,6 +164,17 @@ def check_data(place: RunDir, plan: FoldPlan, fold: int) -> None:
         raise DataError(
             f"{place.root} was trained on other rows than the other folds: data.train has changed since, or the split "
             f"falls out otherwise. Give the rows back, or train it again: --fold {fold} --fresh."
+        )
+
+
+def check_orders(part: RowLogits, place: RunDir) -> None:
+    """Raise DataError if an evaluation of a fold has asked for other orders of A and B than the folds' training."""
+    config = read_saved_config(place)
+    assert config is not None
+    if part.orders != config.evaluate.orders:
+        raise DataError(
+            f"{part.path} holds logits of evaluate.swap={part.orders}, and the folds were trained with "
+            f"evaluate.swap={config.evaluate.orders}. Write it again: pref-dist evaluate {place.root}."
         )
 
 
@@ -201,6 +214,7 @@ def join_parts(plan: FoldPlan, parts: list[RowLogits]) -> RowLogits:
             f"The folds score {len(rows):,} rows where the table holds {len(wanted):,} (missing: {len(missing):,}, "
             f"first: {missing[:1].tolist()}). This is a bug."
         )
+    (orders,) = {part.orders for part in parts}
     origin = Origin(table.groups[rows], table.pairs[rows], table.is_mirrored[rows], np.ones(len(rows), np.bool_))
     return RowLogits(
         row_ids=table.ids.take(rows).to_pylist(),
@@ -208,7 +222,7 @@ def join_parts(plan: FoldPlan, parts: list[RowLogits]) -> RowLogits:
         targets=table.targets[rows],
         origin=origin,
         folds=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])[order],
-        notes={"num_folds": str(plan.num_folds)},
+        notes={"num_folds": str(plan.num_folds), **({} if orders == ONE_ORDER else {ORDERS: orders})},
         answers=join_answers(parts, order),
     )
 
@@ -246,7 +260,7 @@ def write_folds_state(root: RunDir, num_folds: int, is_joined: bool) -> None:
 
 def remove_joined(root: RunDir) -> None:
     """Take away what was made of folds that are trained anew."""
-    for path in (root.oof_logits, root.metrics):
+    for path in (root.oof_logits, root.metrics, root.root / WORST_ROWS):
         path.unlink(missing_ok=True)
 
 

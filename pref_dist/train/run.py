@@ -14,6 +14,7 @@ from pref_dist.config.load import with_values
 from pref_dist.config.schema import RunConfig
 from pref_dist.data.prepare import write_audit
 from pref_dist.errors import ConfigError
+from pref_dist.evaluate.worst_rows import WORST_ROWS
 from pref_dist.files import read_json, remove_unfinished, write_json
 from pref_dist.models.recipe import RECIPE
 from pref_dist.run_dir import RunDir
@@ -260,6 +261,8 @@ def end_run(run: Assembled, stop_reason: str) -> TrainResult:
 
 def write_end(run: Assembled, state: Literal["finished", "stopped"], reason: str, metrics: dict[str, Any]) -> None:
     if metrics:
+        # What was said of other weights goes with the metrics that it belongs to.
+        (run.run_dir.root / WORST_ROWS).unlink(missing_ok=True)
         write_json(run.run_dir.metrics, metrics)
     write_config(run.config, run.run_dir)
     run.run_dir.write_state(state, run.progress.step, reason)

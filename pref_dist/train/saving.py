@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pref_dist.evaluate.answers import Answers
-from pref_dist.evaluate.logits_file import RowLogits, logits_of_table, render_logits
+from pref_dist.evaluate.logits_file import RowLogits, logits_of_table, note_orders, render_logits
 from pref_dist.files import read_json
 from pref_dist.runtime.agreement import on_main
 from pref_dist.runtime.checkpoint import prune
@@ -43,7 +43,7 @@ def save(run: Assembled, best: Answers | None) -> None:
 
 def describe_logits(run: Assembled, answers: Answers) -> RowLogits:
     """Return logits of the validation rows with what is known of them; rank 0 only."""
-    notes = {"step": str(run.progress.step)}
+    notes = {"step": str(run.progress.step), **note_orders(run.config.evaluate)}
     if run.config.data.num_folds is not None:
         notes["fold"] = str(run.config.data.fold)
     return logits_of_table(run.valid_table, run.validation.rows, answers, run.trained_rows, notes)

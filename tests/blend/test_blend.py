@@ -9,10 +9,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
+from pref_dist.blend.members import read_members
 from pref_dist.blend.pool import Pool, fit_pool
+from pref_dist.blend.run import BlendOptions, warn_of_orders
 from pref_dist.data.leaks import TrainedRows
 from pref_dist.evaluate.logits_file import read_logits
+from pref_dist.evaluate.run import EvaluateOptions, evaluate
 from pref_dist.labels import WINNER_COLUMNS
 from pref_dist.metrics import probabilities, score_logits
 from tests.launch.launched import clean_env
@@ -96,6 +100,27 @@ def test_the_scores_are_those_of_the_rows_and_the_weights_those_of_the_fit(train
     low, high = summary["gain_interval"]
     assert low < summary["gain"] < high
     assert summary["fitted"]["log_loss"] <= min(member["log_loss"] for member in summary["members"])
+
+
+def test_a_member_that_predicts_in_other_orders_than_its_logits_are_made_in_is_said(copied):
+    runs = [copied / "one", copied / "two"]
+    assert warn_of_orders(read_members(runs), BlendOptions()) == []
+    evaluate(runs[1], EvaluateOptions(baselines=False), ["evaluate.swap=full"])
+    members = read_members(runs)
+    (warning,) = warn_of_orders(members, BlendOptions())
+    assert "two/valid_logits.parquet holds logits of evaluate.swap=full" in warning
+    assert "predicts with evaluate.swap=none" in warning
+    assert len(warn_of_orders(members, BlendOptions(overrides=["evaluate.swap=full"]))) == 1
+
+
+def test_folds_of_which_one_was_evaluated_in_other_orders_are_not_joined(trained, copied):
+    evaluate(copied / "folds" / "fold_1", EvaluateOptions(baselines=False), ["evaluate.swap=full"])
+    config = yaml.safe_load((trained / "folds.yaml").read_text())
+    config["run"]["dir"] = str(copied / "folds")
+    (copied / "folds.yaml").write_text(yaml.safe_dump(config))
+    assert "fold_1/valid_logits.parquet holds logits of evaluate.swap=full" in refuse(
+        "train", copied / "folds.yaml", "--folds"
+    )
 
 
 def test_the_blended_logits_are_the_logs_of_the_blended_probabilities_of_rows_new_to_all(trained, blended):

@@ -57,6 +57,24 @@ def test_training_ends_with_what_evaluate_would_say(described):
     assert sections <= set(described.metrics)
 
 
+def test_a_finished_run_that_is_started_again_tells_its_own_scores_though_another_file_was_evaluated_since(
+    described, sample_dir
+):
+    scores = json.loads((described.dir / "best.json").read_text())
+    evaluate(described.dir, EvaluateOptions(data=sample_dir / "test_labels.csv", baselines=False))
+    copied = (described.dir / "metrics.json").read_bytes()
+    again = train(load_config(described.yaml, []))
+    assert again.reason == "before"
+    assert again.metrics == scores
+    assert (described.dir / "metrics.json").read_bytes() == copied
+    # Before metrics were described, such a copy had no intervals.
+    (described.dir / "metrics.json").write_text(json.dumps({"log_loss": 9.0, "accuracy": 0.0, "num_rows": 60}))
+    assert train(load_config(described.yaml, [])).metrics == scores
+    assert json.loads((described.dir / "metrics.json").read_text())["log_loss"] == 9.0
+    (described.dir / "metrics.json").write_text(json.dumps(described.metrics))
+    assert train(load_config(described.yaml, [])).metrics == described.metrics
+
+
 def test_the_worst_rows_are_those_with_the_highest_loss_and_hold_their_texts(described, sample_dir):
     worst = json.loads((described.dir / "worst_rows.json").read_text())
     logits = read_logits(described.dir / "valid_logits.parquet")
@@ -83,6 +101,17 @@ def test_a_model_that_has_learnt_nothing_is_a_loud_warning_at_the_end_of_trainin
     result = train(load_config(run_yaml, []))
     assert result.metrics["gate"]["is_prior"] or not result.metrics["gate"]["passed"]
     assert "WARNING    The model (" in capsys.readouterr().out
+
+
+def test_rows_that_the_model_has_learnt_from_are_counted_said_and_kept_with_the_temperature(described, capsys):
+    changes = {"run": {"seed": 99}, "model": {"name": str(described.dir)}, "train": {"max_steps": 1}}
+    run_yaml, run_dir = described.runs.write("after", evaluate={"describe": True}, **changes)
+    metrics = train(load_config(run_yaml, [])).metrics
+    learnt = int((~read_logits(run_dir / "valid_logits.parquet").held_out).sum())
+    assert metrics["num_learnt"] == learnt > 0
+    assert described.metrics["num_learnt"] == 0
+    assert f"has learnt from {learnt} of these {metrics['num_rows']} rows" in capsys.readouterr().out
+    assert json.loads((run_dir / "calibration.json").read_text())["num_learnt"] == learnt
 
 
 def test_without_describe_a_training_leaves_the_scores_alone(described):

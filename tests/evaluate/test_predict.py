@@ -7,11 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pref_dist.config.schema import ParallelSection
 from pref_dist.errors import CheckpointError, ConfigError, DataError
 from pref_dist.evaluate.calibration_file import Calibration, read_calibration, write_calibration
+from pref_dist.evaluate.parts_lock import only_one_job
 from pref_dist.labels import WINNER_COLUMNS
-from pref_dist.predict import PredictOptions, predict
+from pref_dist.predict import PredictOptions, parts_beside, predict
 from pref_dist.run_dir import RunDir
+from pref_dist.runtime.parallel import start_parallel
 from tests.ranks.many_runs import run_jobs
 from tests.tiny_runs import TinyRuns
 
@@ -49,7 +52,7 @@ def ask(folder, tmp_path):
 
 
 def test_several_runs_are_averaged_each_with_its_own_orders_and_temperature(folder, ask, capsys):
-    calibration = Calibration(2.0, True, (0.01, 0.03), 0.02, step=3, swap="full", num_rows=30)
+    calibration = Calibration(2.0, True, (0.01, 0.03), 0.02, step=3, orders="full", num_rows=30, num_learnt=0)
     write_calibration(RunDir(folder / "two").calibration, calibration)
     assert read_calibration(RunDir(folder / "two").calibration) == calibration
     overrides = (FULL, CALIBRATED)
@@ -78,11 +81,18 @@ def test_several_runs_are_averaged_each_with_its_own_orders_and_temperature(fold
         ({"applies": False, "gain": 0.0001}, [FULL, CALIBRATED], "its gain of 0.0001 nats is not told from zero"),
         ({"step": 2}, [FULL, CALIBRATED], "it was fitted on step 2, and these are logits of step 3"),
         ({}, [CALIBRATED], "it was fitted with evaluate.swap=full, and these logits are made with none"),
+        (
+            {"orders": "selective (0.1)"},
+            ["evaluate.swap=selective", CALIBRATED],
+            "it was fitted with evaluate.swap=selective (0.1), and these logits are made with selective (0.3)",
+        ),
+        ({"num_learnt": 4}, [FULL, CALIBRATED], "the model has learnt from 4 of the 30 rows that it was fitted on"),
+        ({"num_learnt": None}, [FULL, CALIBRATED], "nobody knows whether the model has learnt from the rows"),
     ],
 )
 def test_a_temperature_that_is_not_of_these_logits_is_not_applied(folder, ask, capsys, changes, overrides, reason):
-    values = {"temperature": 2.0, "applies": True, "interval": (0.01, 0.03), "gain": 0.02, "step": 3, "swap": "full",
-              "num_rows": 30, **changes}  # fmt: skip
+    values = {"temperature": 2.0, "applies": True, "interval": (0.01, 0.03), "gain": 0.02, "step": 3, "orders": "full",
+              "num_rows": 30, "num_learnt": 0, **changes}  # fmt: skip
     write_calibration(RunDir(folder / "two").calibration, Calibration(**values))
     result, found = ask("two", overrides=overrides)
     assert result.temperatures == [None]
@@ -155,6 +165,18 @@ def test_what_cannot_be_meant_is_refused(folder, ask, tmp_path):
         ask("one", checkpoint="9")
     with pytest.raises(ConfigError, match="is no run folder"):
         ask("three")
+
+
+def test_two_jobs_do_not_throw_away_each_others_finished_batches(folder, tmp_path):
+    parallel = start_parallel(ParallelSection())
+    out = tmp_path / "out.csv"
+    with only_one_job(parts_beside(out), parallel):
+        with pytest.raises(DataError, match=r"Another process keeps its finished batches in .*out\.csv\.parts.*--out"):
+            predict([folder / "one"], folder / "test.csv", out)
+        assert parts_beside(out).is_dir()
+    assert not list(tmp_path.iterdir()), "nothing is left of a job that did nothing"
+    assert predict([folder / "one"], folder / "test.csv", out).num_rows == NUM_ROWS
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
 
 def test_a_run_without_a_checkpoint_is_refused_before_any_work(folder, tmp_path):

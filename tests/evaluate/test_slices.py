@@ -7,6 +7,7 @@ import pytest
 
 from pref_dist.data.rows import Row, Turn
 from pref_dist.errors import DataError
+from pref_dist.evaluate.analysis import TEXTS_AT_ONCE, read_texts
 from pref_dist.evaluate.slices import RowFacts, join_facts, measure_rows, score_slices
 from pref_dist.evaluate.verbosity import list_ranges, measure_verbosity
 from pref_dist.metrics import probabilities, score_logits
@@ -52,6 +53,16 @@ def test_rows_measured_in_pieces_are_the_same():
         assert np.array_equal(getattr(joined, name), values)
         assert getattr(joined, name).dtype == values.dtype
     assert len(join_facts([])) == 0
+
+
+def test_texts_are_read_as_they_come_and_the_worst_rows_are_kept_in_their_order():
+    num_rows = TEXTS_AT_ONCE + 5
+    is_cut = np.arange(num_rows) % 3 == 0
+    worst = np.array([num_rows - 1, 3, TEXTS_AT_ONCE])
+    facts, kept = read_texts((build_row(("p", "a" * number, "b")) for number in range(num_rows)), is_cut, worst)
+    assert np.array_equal(facts.characters[:, 1], np.arange(num_rows))
+    assert np.array_equal(facts.is_cut, is_cut)
+    assert [len(row.turns[0].response_a) for row in kept] == worst.tolist()
 
 
 def test_the_slices_of_four_rows_are_those_named_by_hand_and_no_empty_one():

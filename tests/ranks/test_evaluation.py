@@ -68,6 +68,16 @@ def outcomes(trained):
     return found
 
 
+def test_a_reference_that_lacks_a_row_is_said_by_every_rank_and_nobody_waits(trained):
+    reference = trained / "lacking.csv"
+    reference.write_text("id,winner_model_a,winner_model_b,winner_tie\nother,0.2,0.3,0.5\n")
+    data = ["--data", str(trained / "labelled.csv"), "--no-baselines", "--reference", str(reference)]
+    for result in run_verb("ddp", 2, ["evaluate", str(trained / "run"), *data], timeout=120):
+        assert not result.timed_out
+        assert result.exit_code == 3, result.stderr
+        assert f"{reference} lacks {ROWS} of {ROWS} ids" in result.stderr
+
+
 def test_log_loss_is_scikit_learns_on_the_written_logits(outcomes):
     for metrics, ids, logits, targets, _ in outcomes.values():
         assert metrics["num_rows"] == len(ids) == len(set(ids)) == ROWS

@@ -37,8 +37,8 @@ def write_full_run(folder: Path, num_rows: int = 400, noise: float = 1.0, train:
     write_json(folder / "metrics.json", score_full_run(num_rows, noise))
     write_json(folder / "worst_rows.json", list_worst(logits, targets))
     write_json(folder / "calibration.json", {
-        "temperature": 1.21, "applies": True, "interval": [0.001, 0.009], "gain": 0.005, "step": 60, "swap": "none",
-        "num_rows": num_rows,
+        "temperature": 1.21, "applies": True, "interval": [0.001, 0.009], "gain": 0.005, "step": 60, "orders": "none",
+        "num_rows": num_rows, "num_learnt": 0,
     })  # fmt: skip
     finding = {"source": "rows.csv", "kind": "identical_responses", "num_rows": 17, "policy": "keep",
                "first": [{"file": "rows.csv", "row": 12}, {"file": "rows.csv", "row": 40}]}  # fmt: skip
