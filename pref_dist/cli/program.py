@@ -18,6 +18,7 @@ from pref_dist.cli.predict import predict
 from pref_dist.cli.prepare import prepare
 from pref_dist.cli.report import report
 from pref_dist.cli.sample import sample
+from pref_dist.cli.slurm import slurm
 from pref_dist.cli.train import train
 from pref_dist.errors import CheckpointError, PrefDistError
 from pref_dist.files import DISK_FULL
@@ -50,12 +51,13 @@ def program() -> None:
     pref-dist predict RUN_DIR --data F --out submission.csv
     pref-dist blend RUN_DIR... --data F --out DIR     weigh several runs, predict by all
     pref-dist export RUN_DIR OUT          write a folder that other programs load
+    pref-dist slurm submit RUN.yaml --site SITE.yaml  all of it as jobs of a cluster
 
     Several processes: bash launch/node.sh zero2 8 train RUN.yaml
     """
 
 
-for verb in (sample, inspect, prepare, cache, train, evaluate, predict, blend, report, export):
+for verb in (sample, inspect, prepare, cache, train, evaluate, predict, blend, report, export, slurm):
     program.add_command(verb)
 
 
