@@ -38,11 +38,14 @@ def submit_script(script: Path, after: str | None, is_held: bool) -> str:
     return call_slurm("sbatch", "--parsable", *options, str(script)).strip().split(";")[0]
 
 
-def check_script(script: Path) -> None:
-    """Raise ClusterError for what bash or Slurm would not take."""
+def check_syntax(script: Path) -> None:
+    """Raise ClusterError for what bash does not take."""
     call_slurm("bash", "-n", str(script))
-    if has_slurm():
-        call_slurm("sbatch", "--test-only", str(script))
+
+
+def check_request(script: Path) -> None:
+    """Raise ClusterError for what Slurm would not take, such as more nodes than there are; submits nothing."""
+    call_slurm("sbatch", "--test-only", str(script))
 
 
 def cancel_jobs(jobs: Sequence[str], *options: str) -> None:

@@ -51,7 +51,7 @@ def find_status(run_dir: Path, entry: dict[str, str]) -> list[JobStatus]:
 
 
 def describe(run_dir: Path, entry: dict[str, str], fields: dict[str, str]) -> JobStatus:
-    """Say what `fields` hold, in Slurm's words. A task of an array is ARRAY_TASK: the last one has the array's own number."""
+    """Say what `fields` hold, in Slurm's words. A task of an array goes by ARRAY_TASK."""
     job, task = fields["JobId"], fields.get("ArrayTaskId", "")
     notes = [describe_tries(RunDir(run_dir), job), fields.get("Reason", "None").replace("None", "")]
     if "_" in job:  # so the accounting writes it

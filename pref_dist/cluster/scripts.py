@@ -85,6 +85,8 @@ def render_script(job: Job, config: RunConfig, site: Site, place: Surroundings) 
         f"# The job `{job.name}` of a run, by `pref-dist slurm submit`. By hand: sbatch, and the name of this file.",
         "#",
         *(f"#SBATCH --{option}" for option in list_options(job, run, site)),
+        "#",
+        "# shellcheck disable=SC2016 # a $ in a name is one",
         "set -euo pipefail",
         f"cd {quote(str(place.here), 'the working folder')}",
         "# shellcheck source=/dev/null",
@@ -99,20 +101,13 @@ def render_script(job: Job, config: RunConfig, site: Site, place: Surroundings) 
 def list_options(job: Job, run: Path, site: Site) -> list[str]:
     """Return the options of sbatch, in the order in which they stand in the script."""
     is_prepare = job.name == "prepare"
-    nodes, gpus = (1, 0) if is_prepare else (site.nodes, site.gpus_per_node)
-    partition = site.prepare_partition if is_prepare and site.prepare_partition else site.partition
     number = "%j" if job.num_folds is None else "%A_%a"
     asked = {
         "job-name": f"{re.sub(r'[^A-Za-z0-9._-]', '_', run.name)}-{job.name}",
-        "partition": partition,
         "account": site.account,
         "qos": site.qos,
-        "constraint": site.constraint,
-        "nodes": nodes,
+        **(prepare_resources(site) if is_prepare else training_resources(site)),
         "ntasks-per-node": 1,
-        "gpus-per-node": gpus or None,
-        "cpus-per-task": site.cpus_per_node,
-        "mem": site.memory_per_node,
         "time": site.short_time if job.is_short else site.time,
         "array": render_array(job.num_folds, site.parallel_folds),
     }
@@ -120,6 +115,22 @@ def list_options(job: Job, run: Path, site: Site) -> list[str]:
     log = option("output", f"{check_pattern(logs_of(run))}/{job.name}-{number}.out")
     signals = [] if is_prepare else [f"signal=B:USR1@{SIGNAL_SECONDS}"]
     return [*options, log, "open-mode=append", "requeue", "kill-on-invalid-dep=yes", *signals]
+
+
+def training_resources(site: Site) -> dict[str, str | int | None]:
+    return {
+        "partition": site.partition,
+        "constraint": site.constraint,
+        "nodes": site.nodes,
+        "gpus-per-node": site.gpus_per_node or None,
+        "cpus-per-task": site.cpus_per_node,
+        "mem": site.memory_per_node,
+    }
+
+
+def prepare_resources(site: Site) -> dict[str, str | int | None]:
+    """Return what one process without a GPU needs, perhaps on nodes of another kind."""
+    return {"partition": site.prepare_partition or site.partition, "nodes": 1, "cpus-per-task": site.prepare_cpus}
 
 
 def logs_of(run: Path) -> Path:

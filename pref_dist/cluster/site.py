@@ -54,6 +54,7 @@ class Site(Section):
     prepare_partition: str | None = Field(
         None, description="Where `prepare` runs, which needs no GPU; null: partition."
     )
+    prepare_cpus: PositiveInt = Field(8, description="Cores for `prepare`, which tokenises on all of them.")
     account: str | None = Field(None, description="Whom the jobs are charged to.")
     qos: str | None = Field(None, description="Quality of service.")
     constraint: str | None = Field(None, description="Features that a node must have.")

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from pref_dist.cluster.code_version import CODE_ROOT, read_code_version
-from pref_dist.cluster.commands import call_slurm, cancel_jobs, check_script, has_slurm, submit_script
+from pref_dist.cluster.commands import call_slurm, cancel_jobs, check_request, check_syntax, has_slurm, submit_script
 from pref_dist.cluster.follow import JOBS_FILE, list_jobs
 from pref_dist.cluster.scripts import Job, Surroundings, logs_of, plan_jobs, render_script
 from pref_dist.cluster.site import Site
@@ -49,7 +49,9 @@ def submit(config: RunConfig, site: Site, num_folds: int | None = None, dry_run:
     scripts = [folder / f"{job.name}.sbatch" for job in jobs]
     write_folder(folder, config, site, texts)
     for script in scripts:
-        check_script(script)
+        check_syntax(script)
+        if has_slurm():
+            check_request(script)
     submitted = [] if dry_run else submit_chain(folder, jobs, scripts)
     return Submitted(folder, scripts, submitted, has_slurm())
 

@@ -5,20 +5,21 @@
 #   bash tests/slurm/cluster.sh start FOLDER [PORT]     # . FOLDER/env.sh afterwards
 #   bash tests/slurm/cluster.sh stop FOLDER             # ends what start has started, and deletes FOLDER
 #
-# All of it lies in FOLDER. A second start brings back the nodes that are missing. Nodes: nPORTx1 to nPORTx4, each
-# with 8 pretend CPUs and 2 pretend GPUs. Partitions: spot (default), whose jobs give way to those of gpu.
+# All of it lies in FOLDER. A second start brings back the nodes that are missing. Nodes: nPORTx1 to nPORTx5, each
+# with 8 pretend CPUs and 4 pretend GPUs. Partitions: gpu (nodes 1, 2, default); spot and urgent (node 3), where jobs of
+# spot give way to those of urgent; frail (nodes 4, 5), for tests that kill a node.
 # shellcheck disable=SC2016 # other shells expand what stands in single quotes
 set -euo pipefail
 usage() {
-  sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+  sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
   exit 2
 }
 [ $# -ge 2 ] || usage
 verb=$1
 mkdir -p "$2"
 folder=$(cd "$2" && pwd) conf=$2/etc/slurm.conf
-num_nodes=4
-num_cpus=8 num_gpus=2 memory_mb=8000
+num_nodes=5
+num_cpus=8 num_gpus=4 memory_mb=8000
 
 say() {
   echo "cluster.sh: $*" >&2
@@ -131,10 +132,12 @@ CONF
     i=$((i + 1))
     echo "NodeName=$node NodeHostname=$host NodeAddr=$node Port=$((port + i)) CPUs=$num_cpus RealMemory=$memory_mb Gres=gpu:$num_gpus State=UNKNOWN"
   done >>"$conf"
-  local all="Nodes=n${port}x[1-$num_nodes] MaxTime=INFINITE DefaultTime=10 State=UP"
+  local all="MaxTime=INFINITE DefaultTime=10 State=UP OverSubscribe=NO"
   cat >>"$conf" <<CONF
-PartitionName=spot $all Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=40
-PartitionName=gpu $all PriorityTier=10 PreemptMode=OFF OverSubscribe=NO
+PartitionName=gpu Nodes=n${port}x[1-2] $all Default=YES PriorityTier=5 PreemptMode=OFF
+PartitionName=spot Nodes=n${port}x3 $all PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
+PartitionName=urgent Nodes=n${port}x3 $all PriorityTier=10 PreemptMode=OFF
+PartitionName=frail Nodes=n${port}x[4-5] $all PriorityTier=5 PreemptMode=OFF
 CONF
 }
 
@@ -158,7 +161,7 @@ start_node() {
 
 are_ready() {
   # %T carries a trailing * for a node that has not answered yet, so the pattern is anchored.
-  [ "$(sinfo -h -N -p gpu -o '%N %T' | sort -u | grep -cE ' (idle|mixed|allocated|completing)$')" -ge "$num_nodes" ]
+  [ "$(sinfo -h -N -o '%N %T' | sort -u | grep -cE ' (idle|mixed|allocated|completing)$')" -ge "$num_nodes" ]
 }
 
 start() {

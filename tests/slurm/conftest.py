@@ -1,0 +1,31 @@
+"""One real Slurm for all tests of a session."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.lab import Lab, why_not_here
+
+NEED_VARIABLE = "PREF_DIST_TESTS_NEED"  # names of what must be here; .ci/run sets it
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A cluster that is stopped at the end. Skips where there can be none, or fails where there must be one."""
+    reason = why_not_here()
+    if reason and "slurm" in os.environ.get(NEED_VARIABLE, "").split():
+        pytest.fail(f"{NEED_VARIABLE} asks for Slurm, but {reason}")
+    if reason:
+        pytest.skip(reason)
+    # Not one of pytest's folders: others than root must get to munged's socket.
+    folder = Path(tempfile.mkdtemp(prefix="pref_dist_slurm_"))
+    folder.chmod(0o755)
+    started = Lab(folder, tmp_path_factory.mktemp("job_logs"))
+    try:
+        started.start()
+        yield started
+    finally:
+        started.stop()
