@@ -27,17 +27,10 @@ def test_one_command_goes_from_two_files_to_a_submission(launch, tmp_path, sampl
     assert started.text().rstrip().endswith(f"submission: {out / 'submission.csv'}")
 
 
-def test_a_signal_saves_the_training_and_the_same_command_finishes(launch, tmp_path, sample_dir, cache_dir):
+def test_a_signal_saves_the_training_and_the_same_command_finishes(launch, tmp_path, sample_dir, write_run):
+    recipe, _ = write_run("recipe", train={"max_steps": 40, "epochs": 2})
     out = tmp_path / "stopped"
-    settings = (
-        *SETTINGS,
-        "train.max_steps=30",
-        "train.epochs=5",
-        "train.rows_per_step=4",
-        f"data.cache_dir={cache_dir}",
-    )
-    changes = [word for setting in settings for word in ("--set", setting)]
-    command = ("submission.sh", sample_dir / "train.csv", sample_dir / "test.csv", out, *changes)
+    command = ("submission.sh", sample_dir / "train.csv", sample_dir / "test.csv", out, recipe)
     stopped = launch(*command)
     stopped.wait_for_step(out, 1)
     stopped.process.send_signal(signal.SIGTERM)
