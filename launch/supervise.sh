@@ -128,8 +128,8 @@ on_signal() {
   if [ "$supervised_verb" = train ]; then
     ask_to_stop
   else
-    touch "$PREF_DIST_LAUNCH_DIR/stop" # for slurm/job.sh: it was not a rank that failed
-    kill_launch                        # nothing to save
+    touch "$PREF_DIST_LAUNCH_DIR/stop" || true # for slurm/job.sh: it was not a rank that failed
+    kill_launch                                # nothing to save
   fi
 }
 

@@ -16,7 +16,10 @@
 asked_early=no was_asked=no
 trap 'asked_early=yes' USR1 TERM
 job_folder=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-script_name="job ${SLURM_JOB_ID:?this script runs under sbatch}"
+# The last task of an array has the array's own number, which would name all of them.
+job=${SLURM_JOB_ID:?this script runs under sbatch}
+[ -z "${SLURM_ARRAY_TASK_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+script_name="job $job"
 # What --signal in the scripts asks for, and Slurm looks at signals that are due every 30 s only.
 signal_seconds=150
 
@@ -124,7 +127,7 @@ describe_job() {
 # When Slurm will take the nodes away: a training run stops and saves in time for it. Older versions leave it to squeue.
 find_end_time() {
   local end=${SLURM_JOB_END_TIME:-}
-  [ -n "$end" ] || end=$(date -d "$(squeue -h -j "$SLURM_JOB_ID" -o %e)" +%s 2>/dev/null) || end=""
+  [ -n "$end" ] || end=$(date -d "$(SLURM_TIME_FORMAT=standard squeue -h -j "$job" -o %e)" +%s 2>/dev/null) || end=""
   [ -z "$end" ] || export PREF_DIST_END_TIME=$end
 }
 
@@ -161,7 +164,7 @@ end_job() {
     note_history requeued
     # The request ends this script, by a TERM.
     trap '' TERM
-    if scontrol requeue "$SLURM_JOB_ID"; then
+    if scontrol requeue "$job"; then
       say "back into the queue: it goes on from where it has saved"
       exit 0
     fi
@@ -175,7 +178,7 @@ end_job() {
 may_requeue() {
   local state
   # RUNNING also while a preempted job has its grace. One that was cancelled, or has had its time, is not asked for.
-  state=$(scontrol show job "$SLURM_JOB_ID" --oneliner | grep -o ' JobState=[A-Z_]*')
+  state=$(scontrol show job "$job" --oneliner | grep -o ' JobState=[A-Z_]*')
   if [ "${state#*=}" != RUNNING ]; then
     say "is being ended by Slurm (${state#*=}), and so not put back into the queue by itself"
     return 1

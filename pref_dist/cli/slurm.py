@@ -119,7 +119,6 @@ def begin(arguments: tuple[str, ...]) -> None:
 
     asked = train.make_context("train", list(arguments)).params
     run_dir = Path(load_config(asked["run_yaml"], asked["overrides"]).run.dir).absolute()
-    begin_try(
-        RunDir(run_dir), asked["fold"], os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-    )
+    job, num_restarts = os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    begin_try(RunDir(run_dir), asked["fold"], job, num_restarts, asked["fresh"])
     click.echo(run_dir)

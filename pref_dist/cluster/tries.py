@@ -9,14 +9,14 @@ from pref_dist.run_dir import RunDir
 MOST_TRIES = 3
 
 
-def begin_try(run_dir: RunDir, fold: int | None, job: str, num_restarts: int) -> None:
+def begin_try(run_dir: RunDir, fold: int | None, job: str, num_restarts: int, fresh: bool = False) -> None:
     """Count this start of a job. Raises ClusterError after three in a row from which no checkpoint has come.
 
     fold: the one that the job trains; None: the run, or all its folds. num_restarts: how often Slurm has put the job
-    back so far; one that is submitted anew counts anew.
+    back so far; one that is submitted anew counts anew. fresh: what earlier jobs have saved will be deleted.
     """
     path = run_dir.root / "slurm" / "tries" / f"{job}.json"
-    step = count_steps(run_dir, fold)
+    step = 0 if fresh and not num_restarts else count_steps(run_dir, fold)
     before = read_json(path) if num_restarts and path.exists() else {"step": -1, "tries": 0}
     tries = 1 if step > before["step"] else before["tries"] + 1
     if tries > MOST_TRIES:

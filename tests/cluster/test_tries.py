@@ -51,3 +51,13 @@ def test_each_fold_is_counted_for_itself_and_all_together_where_one_job_trains_t
     with pytest.raises(ClusterError):
         begin_try(run_dir, 1, "7", 3)
     begin_try(run_dir, None, "8", 3)
+
+
+def test_what_a_fresh_start_deletes_is_not_what_its_tries_have_to_beat(tmp_path):
+    run_dir = RunDir(tmp_path)
+    save(run_dir, 900)
+    begin_try(run_dir, None, "7", 0, fresh=True)
+    (run_dir.checkpoints / "step_000900").rmdir()
+    for count in (1, 2, 3, 4):
+        save(run_dir, count)
+        begin_try(run_dir, None, "7", count)

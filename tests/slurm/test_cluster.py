@@ -20,7 +20,7 @@ from tests.tiny_runs import TinyRuns
 
 pytestmark = [pytest.mark.ranks, pytest.mark.timeout(360)]
 
-LONG = {"max_steps": 200, "epochs": 20}
+LONG = {"max_steps": 120, "epochs": 10}
 NEVER_ENDING = {"max_steps": 100_000, "epochs": 10_000, "save_every_steps": 10}
 # The first update makes every weight infinite.
 DIVERGES = {"learning_rate": 1e38, "warmup_fraction": 0.0, "max_skipped_steps": 0}
@@ -38,7 +38,7 @@ class Submission:
 def submit_chain(lab: Lab, run_yaml: Path, site: dict[str, object], *options: object) -> dict[str, str]:
     """Submit by `pref-dist slurm submit`; the number of each job by its name."""
     site_yaml = run_yaml.with_suffix(".site.yaml")
-    values = {"partition": "gpu", "cpus_per_node": 1, "time": "10", "short_time": "10", **site}
+    values = {"partition": "gpu", "cpus_per_node": 1, "prepare_cpus": 1, "time": "10", "short_time": "10", **site}
     site_yaml.write_text(yaml.safe_dump(values), encoding="utf-8")
     said = run_program(lab, "slurm", "submit", run_yaml, "--site", site_yaml, "--json", *options)
     return {entry["name"]: entry["job"] for entry in json.loads(said)["jobs"]}
@@ -64,10 +64,13 @@ def jobs(lab: Lab, runs: TinyRuns, sample_dir: Path) -> dict[str, Submission]:
         return Submission(lab.submit(f"--nodes={nodes}", *options, TRAIN, backend, 1, run_yaml, **env), run_dir)
 
     chain_yaml, chain_dir = runs.write("folds of a cat's $HOME", data={"test": str(sample_dir / "test.csv")})
+    # Slurm itself is not to say that the end is near.
+    silent = lab.logs / "silent.sbatch"
+    silent.write_text(re.sub("(?m)^#SBATCH --signal.*", "", TRAIN.read_text(encoding="utf-8")), encoding="utf-8")
     limited_yaml, limited_dir = runs.write("limited", train=NEVER_ENDING)
-    limited = submit_chain(lab, limited_yaml, {"time": "2"})
+    limited = lab.submit("--time=2", silent, "ddp", 1, limited_yaml)
     return {
-        "limited": Submission(limited["train"], limited_dir),
+        "limited": Submission(limited, limited_dir),
         "preempted": train("preempted", "ddp", 1, {"train": LONG}, "--partition=spot"),
         "alone": train("alone", "ddp", 1, {"train": LONG}),
         "single": train("single", "ddp", 1, {}),
@@ -178,26 +181,32 @@ def test_tasks_of_srun_without_a_launcher_fail_instead_of_training_alone(lab, ru
     assert not run_dir.exists()
 
 
-def test_the_time_limit_saves_and_puts_back_and_a_cancelled_run_stays_stopped(lab, jobs):
+def test_before_the_time_limit_a_job_saves_by_itself_and_is_put_back(lab, jobs):
     job, run_dir = jobs["limited"].job, jobs["limited"].run_dir
     lab.wait_for_restart(job, 1)
-    log = run_dir / "slurm" / "logs" / f"train-{job}.out"
-    first = log.read_text(encoding="utf-8")
-    assert re.search(r"stopped at step \d+ \(the job's time ends in \d+ s, and a step and a save may take", first), (
-        first
-    )
-    lab.wait_until(lambda: "Going on from step" in log.read_text(encoding="utf-8"), "the next try", job)
-    text = log.read_text(encoding="utf-8")
+    lab.wait_until(lambda: "Going on from step" in lab.log(job), "the next try", job)
+    text = lab.log(job)
+    assert re.search(r"stopped at step \d+ \(the job's time ends in \d+ s, and a step and a save may take", text), text
     assert steps_in(text, "stopped at step") == steps_in(text, "Going on from step")
     assert steps_in(text, "Going on from step")[0] > 0
-    assert f"train {job}: asked to save and stop" in run_program(lab, "slurm", "cancel", run_dir)
+    # Whereas it is the user who asks by a stop file.
+    (run_dir / "stop").touch()
     ended = lab.wait_for_end(job)
-    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "75:0", "1")
+    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "75:0", "1"), lab.explain(job)
+
+
+def test_a_cancelled_chain_saves_its_training_and_is_gone(lab, runs):
+    run_yaml, run_dir = runs.write("cancelled", train=NEVER_ENDING)
+    chain = submit_chain(lab, run_yaml, {})
+    lab.wait_until(lambda: num_steps(run_dir) > 0, "a step", chain["train"])
+    assert f"train {chain['train']}: asked to save and stop" in run_program(lab, "slurm", "cancel", run_dir)
+    ended = lab.wait_for_end(chain["train"])
+    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "75:0", "0")
     assert state_of(run_dir)["state"] == "stopped"
-    states = {
-        one["name"]: one["state"] for one in json.loads(run_program(lab, "slurm", "status", run_dir, "--json"))["jobs"]
-    }
-    assert states["evaluate"] == "CANCELLED"
+    assert "stopped at step" in run_program(lab, "slurm", "logs", run_dir, "--job", "train")
+    lab.wait_until(lambda: lab.show(chain["evaluate"])["JobState"] == "CANCELLED", "its removal", chain["evaluate"])
+    # Another submission is welcome now.
+    run_program(lab, "slurm", "submit", run_yaml, "--site", run_yaml.with_suffix(".site.yaml"), "--dry-run")
 
 
 def test_a_chain_of_which_one_job_is_refused_leaves_none_in_the_queue(lab, runs, monkeypatch):
