@@ -146,10 +146,11 @@ run_ranks() {
   say "$backend, $nodes nodes x $ranks ranks, meeting at $address:$port: $verb"
   local code=0
   # SLURM_NODEID is another one on each node, so it is expanded there. A rank that fails ends its node's launcher;
-  # the others follow when they miss it, and none is killed while it saves (--kill-on-bad-exit=0).
+  # the others follow when they miss it, and none is killed while it saves (--kill-on-bad-exit=0). With the number of
+  # nodes said outright srun fails where it would else start fewer tasks, and those would wait for the others.
   # shellcheck disable=SC2016
   supervise "$verb" $((nodes * ranks)) \
-    srun --kill-on-bad-exit=0 bash -c 'node=$SLURM_NODEID; exec bash "$1/../launch/nodes.sh" "$2" "$3" "$node" "${@:4}"' launch \
+    srun --kill-on-bad-exit=0 --nodes="$nodes" --ntasks="$nodes" bash -c 'node=$SLURM_NODEID; exec bash "$1/../launch/nodes.sh" "$2" "$3" "$node" "${@:4}"' launch \
     "$job_folder" "$backend" "$nodes" "$ranks" "$address" "$port" "$@" || code=$?
   trap 'asked_early=yes' USR1 TERM
   # Whoever was signalled, on whatever node, or saw the end of the time come, has left this file.

@@ -55,6 +55,8 @@ def cancel_jobs(jobs: Sequence[str], *options: str) -> None:
 
 def show_jobs(job: str) -> list[dict[str, str]]:
     """Return what slurmctld knows of a job, one entry a task of an array; nothing once it has forgotten it."""
+    if shutil.which("scontrol") is None:
+        return []
     text = call_slurm("scontrol", "show", "job", job, "--oneliner", is_allowed_to_fail=True)
     lines = (line for line in text.splitlines() if line.startswith("JobId="))
     return [dict(re.findall(r"(\w+)=(\S*)", line)) for line in lines]

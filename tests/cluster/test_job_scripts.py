@@ -1,5 +1,6 @@
 """The scripts of `pref-dist slurm submit`: golden ones, which people have read, and names that look like code."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -112,3 +113,13 @@ def test_bash_itself_must_understand_a_script(tmp_path):
     script.write_text("#!/usr/bin/env bash\nif true; then\n", encoding="utf-8")
     with pytest.raises(ClusterError, match="syntax error"):
         check_syntax(script)
+
+
+def test_a_job_that_was_put_back_does_not_begin_afresh_again():
+    words = ["RUN.yaml", "--fresh", "--set", "run.dir=a b", "--fresh"]
+    call = f'. {REPO_ROOT}/slurm/job.sh; drop_option --fresh "$@"; printf \'%s\\n\' "${{arguments[@]}}"'
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", call, "job", *words],
+        env={"SLURM_JOB_ID": "7", "PATH": os.environ["PATH"]}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["RUN.yaml", "--set", "run.dir=a b"]

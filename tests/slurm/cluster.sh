@@ -6,7 +6,7 @@
 #   bash tests/slurm/cluster.sh stop FOLDER             # ends what start has started, and deletes FOLDER
 #
 # All of it lies in FOLDER. A second start brings back the nodes that are missing. Nodes: nPORTx1 to nPORTx5, each
-# with 8 pretend CPUs and 4 pretend GPUs. Partitions: gpu (nodes 1, 2, default); spot and urgent (node 3), where jobs of
+# with 2 pretend CPUs and GPUs. Partitions: gpu (nodes 1, 2, default); spot and urgent (node 3), where jobs of
 # spot give way to those of urgent; frail (nodes 4, 5), for tests that kill a node.
 # shellcheck disable=SC2016 # other shells expand what stands in single quotes
 set -euo pipefail
@@ -19,7 +19,7 @@ verb=$1
 mkdir -p "$2"
 folder=$(cd "$2" && pwd) conf=$2/etc/slurm.conf
 num_nodes=5
-num_cpus=8 num_gpus=4 memory_mb=8000
+num_cpus=2 num_gpus=2 memory_mb=8000
 
 say() {
   echo "cluster.sh: $*" >&2
@@ -201,9 +201,9 @@ stop() {
   for node in $(nodes); do end "$folder/pid/slurmd.$node.pid" slurmd; done
   end "$folder/pid/slurmctld.pid" slurmctld
   end "$folder/munge/pid" munged
-  # Step managers that have outlived their slurmd: those that work in our folder.
+  # Step managers that have outlived their slurmd: those that stand in our folder.
   for pid in $(pgrep -x slurmstepd || true); do
-    case $(readlink "/proc/$pid/cwd" || true) in "$folder"/spool.*) kill -KILL "$pid" || true ;; esac
+    case $(readlink "/proc/$pid/cwd" || true) in "$folder"/*) kill -KILL "$pid" || true ;; esac
   done
   # In place, because a container mounts this file.
   flock /etc/hosts bash -c 'left=$(grep -v " n$1x[0-9]*\$" /etc/hosts) && printf "%s\n" "$left" >/etc/hosts' hosts "$port"

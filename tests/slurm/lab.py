@@ -60,6 +60,11 @@ class Lab:
     def node(self, number: int) -> str:
         return f"n{self.port}x{number}"
 
+    def state_of(self, number: int) -> str:
+        """What Slurm thinks of a node, without the star of one that does not answer."""
+        states = self.call("sinfo", "--noheader", f"--nodes={self.node(number)}", "--format=%T").split()
+        return states[0].rstrip("*")
+
     def submit(self, *command: object, **env: str) -> str:
         """Submit a job to the partition gpu, if no other is named; return its number."""
         output = self.call(
@@ -87,13 +92,13 @@ class Lab:
         return self.show(job)
 
     def wait_for_restart(self, job: str, count: int) -> None:
-        """Wait until a job that was put back for the `count`th time runs again."""
+        """Wait until a job that was put back at least `count` times runs again."""
 
         def runs_again() -> bool:
             shown = self.show(job)
-            if int(shown["Restarts"]) == count and shown["JobState"] == "PENDING":
+            if int(shown["Restarts"]) >= count and shown["JobState"] == "PENDING":
                 self.call("scontrol", "update", f"jobid={job}", "starttime=now", is_allowed_to_fail=True)
-            return int(shown["Restarts"]) == count and shown["JobState"] in ("RUNNING", *ENDED)
+            return int(shown["Restarts"]) >= count and shown["JobState"] in ("RUNNING", *ENDED)
 
         self.wait_until(runs_again, f"restart {count}", job)
 
@@ -104,8 +109,8 @@ class Lab:
         """End all that runs on a virtual node, as a power loss does."""
         name = self.node(number)
         daemon = psutil.Process(int((self.folder / "pid" / f"slurmd.{name}.pid").read_text(encoding="utf-8")))
-        spool = str(self.folder / f"spool.{name}")
-        managers = [one for one in psutil.process_iter() if one.name() == "slurmstepd" and folder_of(one) == spool]
+        log = str(self.folder / "log" / f"slurmd.{name}.log")
+        managers = [one for one in psutil.process_iter() if one.name() == "slurmstepd" and log in files_of(one)]
         # The one that would start others goes first.
         for process in (daemon, *managers):
             with suppress(psutil.NoSuchProcess):
@@ -116,10 +121,10 @@ class Lab:
                         child.kill()
 
 
-def folder_of(process: psutil.Process) -> str:
+def files_of(process: psutil.Process) -> list[str]:
     with suppress(psutil.Error):
-        return process.cwd()
-    return ""
+        return [file.path for file in process.open_files()]
+    return []
 
 
 def find_free_ports() -> int:

@@ -119,12 +119,26 @@ def test_preempted_twice_a_job_goes_on_at_the_same_step_and_ends_with_the_same_w
     assert largest_difference(read_weights(run_dir), read_weights(jobs["alone"].run_dir)) == 0
 
 
+def test_before_the_time_limit_a_job_saves_by_itself_and_is_put_back(lab, jobs):
+    job, run_dir = jobs["limited"].job, jobs["limited"].run_dir
+    lab.wait_for_restart(job, 1)
+    lab.wait_until(lambda: "Going on from step" in lab.log(job), "the next try", job)
+    text = lab.log(job)
+    assert re.search(r"stopped at step \d+ \(the job's time ends in \d+ s, and a step and a save may take", text), text
+    assert steps_in(text, "Going on from step")[0] == steps_in(text, "stopped at step")[0] > 0
+    # Whereas it is the user who asks by a stop file.
+    (run_dir / "stop").touch()
+    ended = lab.wait_for_end(job)
+    assert (ended["JobState"], ended["ExitCode"]) == ("FAILED", "75:0"), lab.explain(job)
+
+
 def test_a_job_whose_node_dies_is_put_back_and_finished(lab, runs):
     run_yaml, run_dir = runs.write("lost_node", train={"max_steps": 60, "epochs": 6, "save_every_steps": 10})
     job = lab.submit("--partition=frail", "--nodes=2", TRAIN, "ddp", 1, run_yaml)
     lab.wait_until(lambda: num_steps(run_dir) > 12, "a checkpoint", job)
     lab.kill_node(5)
-    lab.wait_until(lambda: lab.show(job)["JobState"] != "RUNNING", "the end of the try", job)
+    # To skip Slurm's two minutes of waiting is safe only once it has cleaned up the other node.
+    lab.wait_until(lambda: [lab.state_of(4), lab.state_of(5)] == ["idle", "down"], "the end of the try", job)
     lab.start()
     lab.wait_for_restart(job, 1)
     check_completed(lab, Submission(job, run_dir))
@@ -179,20 +193,6 @@ def test_tasks_of_srun_without_a_launcher_fail_instead_of_training_alone(lab, ru
     assert (ended["JobState"], ended["ExitCode"]) == ("FAILED", "4:0"), lab.explain(job)
     assert "each would train alone" in lab.log(job)
     assert not run_dir.exists()
-
-
-def test_before_the_time_limit_a_job_saves_by_itself_and_is_put_back(lab, jobs):
-    job, run_dir = jobs["limited"].job, jobs["limited"].run_dir
-    lab.wait_for_restart(job, 1)
-    lab.wait_until(lambda: "Going on from step" in lab.log(job), "the next try", job)
-    text = lab.log(job)
-    assert re.search(r"stopped at step \d+ \(the job's time ends in \d+ s, and a step and a save may take", text), text
-    assert steps_in(text, "stopped at step") == steps_in(text, "Going on from step")
-    assert steps_in(text, "Going on from step")[0] > 0
-    # Whereas it is the user who asks by a stop file.
-    (run_dir / "stop").touch()
-    ended = lab.wait_for_end(job)
-    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "75:0", "1"), lab.explain(job)
 
 
 def test_a_cancelled_chain_saves_its_training_and_is_gone(lab, runs):
