@@ -161,12 +161,14 @@ run_ranks() {
 
 # end_job CODE: back into the queue if it was the cluster that wanted an end, else the code.
 end_job() {
+  local how
   if [ "$1" != 0 ] && [ "$was_asked" = yes ] && may_requeue; then
     note_history requeued
     # The request ends this script, by a TERM.
     trap '' TERM
     if scontrol requeue "$job"; then
-      say "back into the queue: it goes on from where it has saved"
+      if [ "$verb" = train ]; then how="goes on from where it has saved"; else how="starts anew"; fi
+      say "back into the queue: it $how"
       exit 0
     fi
     say "could not be put back into the queue (--requeue is needed); submit it again, and it goes on"

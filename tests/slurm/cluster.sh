@@ -5,9 +5,9 @@
 #   bash tests/slurm/cluster.sh start FOLDER [PORT]     # . FOLDER/env.sh afterwards
 #   bash tests/slurm/cluster.sh stop FOLDER             # ends what start has started, and deletes FOLDER
 #
-# All of it lies in FOLDER. A second start brings back the nodes that are missing. Nodes: nPORTx1 to nPORTx5, each
+# All of it lies in FOLDER. A second start brings back the nodes that are missing. Nodes: nPORTx1 to nPORTx6, each
 # with 2 pretend CPUs and GPUs. Partitions: gpu (nodes 1, 2, default); spot and urgent (node 3), where jobs of
-# spot give way to those of urgent; frail (nodes 4, 5), for tests that kill a node.
+# spot give way to those of urgent; frail (nodes 4 to 6), for tests that kill a node.
 # shellcheck disable=SC2016 # other shells expand what stands in single quotes
 set -euo pipefail
 usage() {
@@ -18,7 +18,7 @@ usage() {
 verb=$1
 mkdir -p "$2"
 folder=$(cd "$2" && pwd) conf=$2/etc/slurm.conf
-num_nodes=5
+num_nodes=6
 num_cpus=2 num_gpus=2 memory_mb=8000
 
 say() {
@@ -137,7 +137,7 @@ CONF
 PartitionName=gpu Nodes=n${port}x[1-2] $all Default=YES PriorityTier=5 PreemptMode=OFF
 PartitionName=spot Nodes=n${port}x3 $all PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
 PartitionName=urgent Nodes=n${port}x3 $all PriorityTier=10 PreemptMode=OFF
-PartitionName=frail Nodes=n${port}x[4-5] $all PriorityTier=5 PreemptMode=OFF
+PartitionName=frail Nodes=n${port}x[4-6] $all PriorityTier=5 PreemptMode=OFF
 CONF
 }
 

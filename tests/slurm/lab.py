@@ -19,7 +19,7 @@ from tests.ranks.launch_ranks import REPO_ROOT
 
 CLUSTER = REPO_ROOT / "tests" / "slurm" / "cluster.sh"
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "DEADLINE")
-NUM_PORTS = 6
+NUM_PORTS = 7
 PATIENCE_SECONDS = 240
 
 
@@ -42,7 +42,7 @@ class Lab:
         self.env = clean_env(SLURM_CONF=str(folder / "etc" / "slurm.conf"), PYTHONPATH=str(REPO_ROOT))
 
     def start(self) -> None:
-        """Bring up what is not up: at first all, later a node that was killed."""
+        """Bring up what is not up."""
         self.call("bash", str(CLUSTER), "start", str(self.folder), str(self.port))
 
     def stop(self) -> None:
