@@ -5,6 +5,7 @@
 #   bash launch/submission.sh TRAIN TEST OUT_DIR [RUN.yaml] [--set SECTION.KEY=VALUE ...]
 #   bash launch/submission.sh train.csv test.csv runs/mine configs/deberta_v3_base.yaml
 #
+# TERM, USR1, HUP and Ctrl-C save the training at its next step and end with 75; the same command goes on.
 # RUN.yaml: configs/minilm_demo.yaml where none is named. Leaves OUT_DIR/submission.csv. Exit codes: as node.sh.
 set -euo pipefail
 usage="bash launch/submission.sh TRAIN TEST OUT_DIR [RUN.yaml] [--set SECTION.KEY=VALUE ...]"
@@ -20,6 +21,25 @@ if [ $# -gt 0 ] && [[ $1 != --* ]]; then
 fi
 if [ -z "${PREF_DIST_PYTHON:-}" ]; then bash "$here/install.sh"; fi
 
-bash "$here/node.sh" ddp auto train "$recipe" --set run.dir="$out" --set data.train="$train" --set data.test="$test" "$@"
-bash "$here/node.sh" ddp auto predict "$out" --data "$test" --out "$out/submission.csv"
+# carry_out COMMAND...: what this script is told to end, it tells the command, which knows how, and waits for it.
+carry_out() {
+  local code seen
+  num_signals=0
+  trap 'num_signals=$((num_signals + 1)); kill -TERM "$child" 2>/dev/null || true' TERM USR1 HUP
+  trap 'num_signals=$((num_signals + 1))' INT # which a terminal sends to the command, too
+  # A background command ignores Ctrl-C; `trap -` takes that back.
+  (trap - INT && exec "$@") &
+  child=$!
+  while :; do
+    seen=$num_signals code=0
+    wait "$child" || code=$?
+    # After a signal it was `wait` that ended, not the command.
+    [ "$num_signals" != "$seen" ] || break
+  done
+  trap - TERM USR1 HUP INT
+  return "$code"
+}
+
+carry_out bash "$here/node.sh" ddp auto train "$recipe" --set run.dir="$out" --set data.train="$train" --set data.test="$test" "$@"
+carry_out bash "$here/node.sh" ddp auto predict "$out" --data "$test" --out "$out/submission.csv"
 echo "submission: $out/submission.csv"

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by single.sh, node.sh, nodes.sh and slurm/train.sbatch: finds Python, starts the ranks, turns
+# Sourced by single.sh, node.sh, nodes.sh and slurm/job.sh: finds Python, starts the ranks, turns
 # signals into a stop file, and returns the exit code that counts.
 #
 # torchrun kills its children 30 s after a TERM, dies of USR1, and turns every failure into 1. So signals
@@ -117,6 +117,7 @@ supervise() {
     say "no rank came so far as to say how it ended (exit code $code).${no_rank_hint:+ $no_rank_hint}"
   fi
   code=$(meant_exit_code "$num_ranks" "$code")
+  [ "$num_ranks" = 1 ] || say_who_failed_first
   [ -z "$own_dir" ] || rm -rf "$own_dir"
   return "$code"
 }
@@ -127,7 +128,8 @@ on_signal() {
   if [ "$supervised_verb" = train ]; then
     ask_to_stop
   else
-    kill_launch # nothing to save
+    touch "$PREF_DIST_LAUNCH_DIR/stop" || true # for slurm/job.sh: it was not a rank that failed
+    kill_launch                                # nothing to save
   fi
 }
 
@@ -156,19 +158,31 @@ kill_launch() {
   done < <(grep -lszxF "PREF_DIST_LAUNCH_MARK=$PREF_DIST_LAUNCH_MARK" /proc/[0-9]*/environ)
 }
 
-# meant_exit_code NUM_RANKS CODE: the code of the rank that failed first (the others may only have missed it);
-# 75 if the ranks stopped on request; else CODE, the launcher's own.
-meant_exit_code() {
-  local file code first="" num_stopped=0
+# The file of the rank that failed first (the others may only have missed it), or nothing.
+first_failure() {
+  local file first=""
   for file in "$PREF_DIST_LAUNCH_DIR"/exit_codes/rank_*; do
     [ -s "$file" ] || continue
-    code=$(cat "$file")
-    case $code in
-    0) ;;
-    75) num_stopped=$((num_stopped + 1)) ;;
+    case $(cat "$file") in
+    0 | 75) ;;
     *) if [ -z "$first" ] || [ "$file" -ot "$first" ]; then first=$file; fi ;;
     esac
   done
+  echo "$first"
+}
+
+say_who_failed_first() {
+  local first
+  first=$(first_failure)
+  [ -z "$first" ] || say "rank ${first##*_} failed first, with exit code $(cat "$first")"
+}
+
+# meant_exit_code NUM_RANKS CODE: the code of the rank that failed first; 75 if the ranks stopped on request; else
+# CODE, the launcher's own.
+meant_exit_code() {
+  local first num_stopped
+  first=$(first_failure)
+  num_stopped=$(grep -lsx 75 "$PREF_DIST_LAUNCH_DIR"/exit_codes/rank_* | wc -l) || num_stopped=0
   if [ -n "$first" ]; then
     cat "$first"
   # A launcher that was itself signalled ends with its own code although all ranks have saved.

@@ -3,12 +3,15 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash launch/install.sh
-bash launch/test_tools.sh
+# shellcheck source=launch/test_tools.sh
+. launch/test_tools.sh
+install_chromium
+install_slurm
 PATH=$PWD/.venv/bin:$PATH
 
 ruff check .
 ruff format --check .
 mypy
-shellcheck -x launch/*.sh slurm/*.sbatch .ci/run
+shellcheck -x launch/*.sh slurm/*.sbatch slurm/*.sh tests/slurm/*.sh .ci/run
 # Two tests at a time, each file in one process: a rank spends much of its life importing.
 python -m pytest --numprocesses 2 --dist loadfile "$@"

@@ -1,17 +1,32 @@
-#!/usr/bin/env bash
-# Installs Debian's Chromium, in which tests open the reports, where this is a Debian whose root we are. Idempotent.
-# What fails is only told: the tests are skipped then, with the reason.
-set -euo pipefail
+# shellcheck shell=bash
+# Sourced by launch/test.sh and .ci/run: what tests need beyond Python packages. Where it cannot be had, they are skipped
+# with the reason, unless PREF_DIST_TESTS_NEED names it.
 
-if command -v chromium chromium-browser google-chrome >/dev/null; then
-  exit 0
-fi
-if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-  echo "test_tools.sh: no Chromium here, so the tests that open a report in it are skipped (Debian: apt-get install chromium)."
-  exit 0
-fi
-echo "test_tools.sh: installing Chromium (first time: about a minute)"
-export DEBIAN_FRONTEND=noninteractive
-if ! { apt-get update && apt-get install -y --no-install-recommends chromium fonts-dejavu-core; } >/dev/null 2>&1; then
-  echo "test_tools.sh: Chromium could not be installed, so the tests that open a report in it are skipped."
-fi
+# Whether packages of the system can be installed here.
+apt_works() {
+  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq >/dev/null 2>&1
+}
+
+# apt_install WHAT PACKAGE...: quietly; what fails is only told.
+apt_install() {
+  local what=$1
+  shift
+  if ! apt_works; then
+    echo "test_tools.sh: $what cannot be installed here (root and apt-get are needed)" >&2
+    return 0
+  fi
+  echo "test_tools.sh: installing $what (first time: up to a minute)"
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1 ||
+    echo "test_tools.sh: $what could not be installed; its tests are skipped" >&2
+}
+
+# tests/report/ opens reports in a browser.
+install_chromium() {
+  command -v chromium chromium-browser google-chrome >/dev/null || apt_install Chromium chromium fonts-dejavu-core
+}
+
+# tests/slurm/ starts a real Slurm of its own.
+install_slurm() {
+  if command -v slurmctld >/dev/null && command -v slurmd >/dev/null && command -v munged >/dev/null; then return 0; fi
+  apt_install Slurm slurm-wlm munge
+}

@@ -69,4 +69,10 @@ class DiagnosisError(PrefDistError):
     exit_code = 1
 
 
+class ClusterError(PrefDistError):
+    """Slurm refuses a job, or one that goes back into the queue again and again gets nowhere."""
+
+    exit_code = 10
+
+
 STOPPED_EXIT_CODE = 75  # EX_TEMPFAIL: stopped on request, start the same command again to go on

@@ -19,6 +19,7 @@ from pref_dist.cli.predict import predict
 from pref_dist.cli.prepare import prepare
 from pref_dist.cli.report import report
 from pref_dist.cli.sample import sample
+from pref_dist.cli.slurm import slurm
 from pref_dist.cli.train import train
 from pref_dist.errors import CheckpointError, PrefDistError
 from pref_dist.files import DISK_FULL
@@ -52,12 +53,13 @@ def program() -> None:
     pref-dist blend RUN_DIR... --data F --out DIR     weigh several runs, predict by all
     pref-dist export RUN_DIR OUT          write a folder that other programs load
     pref-dist doctor [RUN.yaml]           check this machine before a training
+    pref-dist slurm submit RUN.yaml --site SITE.yaml  all of it as jobs of a cluster
 
     Several processes: bash launch/node.sh zero2 8 train RUN.yaml
     """
 
 
-for verb in (sample, inspect, prepare, cache, train, evaluate, predict, blend, report, export, doctor):
+for verb in (sample, inspect, prepare, cache, train, evaluate, predict, blend, report, export, doctor, slurm):
     program.add_command(verb)
 
 

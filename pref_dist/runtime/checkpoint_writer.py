@@ -38,6 +38,7 @@ from pref_dist.runtime.parallel import Parallel
 SHARD_BYTES = 1 << 26  # of parameter values; the moments of a shard take twice as much
 SPARE_BYTES = 1 << 20  # for the headers of the shards, the manifest, and what the run writes beside the checkpoint
 POLL_SECONDS = 0.02
+ASSUMED_BYTES_PER_SECOND = 100e6  # of a file server that many share, until a save was measured
 
 Shard = dict[str, ParameterState]
 Entries = dict[str, dict[str, Any]]  # what the manifest says of files: name -> {bytes, sha256}
@@ -82,6 +83,12 @@ class CheckpointWriter:
         self._timeout_seconds = timeout_seconds
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint") if in_background else None
         self._pending: PendingSave | None = None
+        self._since_begin, self._longest_seconds = Stopwatch(), 0.0
+
+    @property
+    def expected_seconds(self) -> float:
+        """How long a save may take: the longest so far, from its begin to its name; before the first an estimate."""
+        return self._longest_seconds or self._state_bytes / ASSUMED_BYTES_PER_SECOND
 
     def check_room(self) -> None:
         """Raise OSError if there is no room for a checkpoint. Rank 0 only, before the first one."""
@@ -95,6 +102,7 @@ class CheckpointWriter:
         Raises CheckpointError on every rank if there is no room for it.
         """
         assert self._pending is None, "the checkpoint before must be complete"
+        self._since_begin.restart()
         target = folder_of_step(self._checkpoints, step)
         contents = {"progress.json": render_json(progress).encode(), **files} if self._parallel.is_main else {}
         needed = self._state_bytes + sum(map(len, contents.values())) + SPARE_BYTES
@@ -138,6 +146,7 @@ class CheckpointWriter:
             if self._parallel.is_main:
                 shutil.rmtree(pending.temporary, ignore_errors=True)
             raise
+        self._longest_seconds = max(self._longest_seconds, self._since_begin.seconds())
         return pending.target
 
     def _wait(self, pending: PendingSave) -> None:

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from pref_dist.runtime.deadline import Deadline
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 LAUNCH_DIR_VARIABLE = "PREF_DIST_LAUNCH_DIR"  # set by launch/*.sh: a folder that holds `stop` and `exit_codes/`
 
@@ -21,6 +23,7 @@ class StopRequest:
         self._stop_files, self._within = stop_files, within
         self._reason = ""
         self._interrupted = False
+        self._deadline: Deadline | None = None
         self._former: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -40,11 +43,19 @@ class StopRequest:
             self._interrupted = True
         self._reason = f"signal {signal.Signals(number).name}"
 
+    def heed(self, deadline: Deadline) -> None:
+        """Stop before that, too."""
+        self._deadline = deadline
+
     def reason(self) -> str:
         """Return why to stop, or an empty string. Reads the file system, so ask once a step."""
         for path in self._stop_files:
             if not self._reason and path.exists():
                 self._reason = f"stop file {path}"
+        if self._deadline is not None and not self._reason:
+            self._reason = self._deadline.reason()
+            if self._reason:
+                tell_launcher_of_deadline()
         return self._reason or (self._within.reason() if self._within is not None else "")
 
 
@@ -87,6 +98,13 @@ def seconds_alive(pid: int) -> float:
     # Fields are counted after the name, which may hold blanks: the 22nd of all is the start, in ticks since boot.
     ticks = int(stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
+def tell_launcher_of_deadline() -> None:
+    """Let the launcher know that it was not the user who asked for the end: slurm/job.sh starts the run again."""
+    launch_dir = os.environ.get(LAUNCH_DIR_VARIABLE)
+    if launch_dir:
+        (Path(launch_dir) / "stop").touch()
 
 
 def tell_launcher(rank: int, exit_code: int) -> None:

@@ -20,6 +20,7 @@ from pref_dist.models.recipe import RECIPE
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.agreement import on_main
 from pref_dist.runtime.checkpoint import list_steps, recover
+from pref_dist.runtime.deadline import read_deadline
 from pref_dist.runtime.failure import record_failure
 from pref_dist.runtime.heartbeat import Heart
 from pref_dist.runtime.log import Speaker
@@ -168,6 +169,8 @@ def carry_out(run: Assembled, stop: StopRequest, options: TrainOptions, heart: H
             result = overfit_one_step(run)
             run.run_dir.write_state("stopped", 0, "self-check")
             return TrainResult("finished", run.run_dir.root, 0, "self-check", result)
+        if run.parallel.is_main:  # whose clock decides
+            stop.heed(read_deadline(lambda: run.writer.expected_seconds))
         with heart.watching():
             reason = run_steps(run, stop)
         complete_save(run)

@@ -1,5 +1,8 @@
 """launch/submission.sh as a user starts it: from a train.csv and a test.csv to a complete submission."""
 
+import json
+import signal
+
 import pandas as pd
 import pytest
 import yaml
@@ -8,6 +11,7 @@ from tests.ranks.launch_ranks import REPO_ROOT
 
 pytestmark = [pytest.mark.ranks, pytest.mark.timeout(300)]
 
+STOPPED = 75
 SETTINGS = ("train.max_steps=2", "train.rows_per_step=8", "data.num_workers=0")
 
 
@@ -21,6 +25,22 @@ def test_one_command_goes_from_two_files_to_a_submission(launch, tmp_path, sampl
     assert submission["id"].tolist() == given["id"].tolist()
     assert (submission.iloc[:, 1:].sum(axis=1) - 1).abs().max() < 1e-6
     assert started.text().rstrip().endswith(f"submission: {out / 'submission.csv'}")
+
+
+def test_a_signal_saves_the_training_and_the_same_command_finishes(launch, tmp_path, sample_dir, write_run):
+    recipe, _ = write_run("recipe", train={"max_steps": 40, "epochs": 2})
+    out = tmp_path / "stopped"
+    command = ("submission.sh", sample_dir / "train.csv", sample_dir / "test.csv", out, recipe)
+    stopped = launch(*command)
+    stopped.wait_for_step(out, 1)
+    stopped.process.send_signal(signal.SIGTERM)
+    assert stopped.end() == STOPPED, stopped.text()
+    assert json.loads((out / "state.json").read_text(encoding="utf-8"))["state"] == "stopped"
+    assert not (out / "submission.csv").exists()
+    again = launch(*command)
+    assert again.end() == 0, again.text()
+    assert "Going on from" in again.text()
+    assert (out / "submission.csv").exists()
 
 
 def test_a_recipe_of_ones_own_takes_the_place_of_the_default(launch, tmp_path, sample_dir):

@@ -4,16 +4,15 @@ import pytest
 
 from pref_dist.report import write_comparison, write_report
 from tests.chromium import Chromium, find_chromium, start_chromium
+from tests.needs import check_need
 from tests.report.full_run import SCRIPT, write_full_run
 
-pytestmark = pytest.mark.skipif(
-    find_chromium() is None, reason="no Chromium here; launch/test_tools.sh installs Debian's"
-)
 PHONE = 390  # pixels
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
+    check_need("chromium", "" if find_chromium() else "no Chromium here; launch/test.sh installs Debian's where it may")
     with start_chromium(tmp_path_factory.mktemp("profile")) as found:
         yield found
 

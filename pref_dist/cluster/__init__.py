@@ -1,0 +1,1 @@
+"""Slurm: what `pref-dist slurm` writes, submits, follows and ends."""
