@@ -63,7 +63,7 @@ def render_folds_page(folder: Path) -> str:
         charts=build_overlays([record for record, _ in started], [look for _, look in started]),
         **describe_evaluation(metrics, read_list_if_there(run_dir.root / WORST_ROWS)),
         evaluate_command="pref-dist train RUN.yaml --folds",
-        swap_command=f"pref-dist evaluate RUN_DIR/{run_dir.fold(0).root.name} --set evaluate.swap=full",
+        swap_command="pref-dist train RUN.yaml --folds --fresh --set evaluate.swap=full",
         predict_note="",
         settings_of=list_settings(started[0][0].config) if started else {},
         environment=list_versions(),
