@@ -82,6 +82,8 @@ def describe_gate(metrics: dict[str, Any]) -> str:
 def describe_temperature(metrics: dict[str, Any]) -> str:
     found = metrics["calibration"]
     sure = "which is more than chance" if found["applies"] else "which may be chance"
+    if found["interval"] is None:
+        sure = "of one prompt, which says little"
     temperature = f"temperature {found['temperature']:.3f} gains {found['gain']:.4f}"
     return f"calibration: error {metrics['ece']:.4f}; {temperature}, {sure}"
 
@@ -99,5 +101,5 @@ def describe_orders(metrics: dict[str, Any]) -> str:
 
 def list_scores(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Return the model, the references and the baselines, each with its name."""
-    beside = {**metrics.get("references", {}), **metrics.get("baselines", {})}
-    return [(f"model (step {metrics['step']})", metrics), *beside.items()]
+    beside = [*metrics.get("references", {}).items(), *metrics.get("baselines", {}).items()]
+    return [(f"model (step {metrics['step']})", metrics), *beside]

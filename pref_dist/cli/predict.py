@@ -57,10 +57,12 @@ def predict(
     \b
     Example: pref-dist predict runs/demo --data runs/demo_data/test.csv --out submission.csv
     """
-    started = time.monotonic()
     from pref_dist.cli.build_watch import TerminalWatch
     from pref_dist.predict import PredictOptions
     from pref_dist.predict import predict as predict_rows
+    from pref_dist.runtime.preempt import seconds_since_start
+
+    started = time.monotonic() - seconds_since_start()
 
     with TerminalWatch() as watch:
         options = PredictOptions(

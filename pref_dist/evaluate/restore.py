@@ -108,10 +108,15 @@ class RestoredRun:
             "weights": self.weights,
             "layout": repr(self.layout),
             "precision": resolve_precision(self.config.train.precision, self.parallel.device),
-            "device": self.parallel.device.type,
+            "device": name_device(self.parallel.device),
             "software": [__version__, torch.__version__],
         }
         return Work(folder, digest_json(depends_on), Speaker(self.parallel.is_main, sys.stderr).say)
+
+
+def name_device(device: torch.device) -> str:
+    """Return what computes: GPUs of two models round the last bit otherwise."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def read_run_config(run_dir: RunDir, overrides: Iterable[str]) -> RunConfig:
