@@ -21,6 +21,7 @@ CLUSTER = REPO_ROOT / "tests" / "slurm" / "cluster.sh"
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "DEADLINE")
 NUM_PORTS = 7
 PATIENCE_SECONDS = 240
+CREDENTIAL_SECONDS = 5  # more than cluster.sh's cred_expire
 
 
 def why_not_here() -> str:
@@ -92,13 +93,21 @@ class Lab:
         return self.show(job)
 
     def wait_for_restart(self, job: str, count: int) -> None:
-        """Wait until a job that was put back at least `count` times runs again."""
+        """Wait until a job that was put back at least `count` times runs again.
+
+        Slurm itself waits until credentials of the try before have expired (cred_expire); a job that is told to start
+        earlier fails at once.
+        """
+        pending_since: list[float] = []
 
         def runs_again() -> bool:
             shown = self.show(job)
-            if int(shown["Restarts"]) >= count and shown["JobState"] == "PENDING":
-                self.call("scontrol", "update", f"jobid={job}", "starttime=now", is_allowed_to_fail=True)
-            return int(shown["Restarts"]) >= count and shown["JobState"] in ("RUNNING", *ENDED)
+            is_back = int(shown["Restarts"]) >= count
+            if is_back and shown["JobState"] == "PENDING":
+                pending_since.append(time.monotonic())
+                if time.monotonic() - pending_since[0] > CREDENTIAL_SECONDS:
+                    self.call("scontrol", "update", f"jobid={job}", "starttime=now", is_allowed_to_fail=True)
+            return is_back and shown["JobState"] in ("RUNNING", *ENDED)
 
         self.wait_until(runs_again, f"restart {count}", job)
 
