@@ -14,4 +14,4 @@ ruff format --check .
 mypy
 shellcheck -x launch/*.sh slurm/*.sbatch slurm/*.sh tests/slurm/*.sh .ci/run
 # Two tests at a time, each file in one process: a rank spends much of its life importing.
-python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"
+python -m pytest --numprocesses 2 --dist loadfile "$@"

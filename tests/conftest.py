@@ -17,11 +17,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the file that mostly waits: at the end one worker would wait with it."""
-    items.sort(key=lambda item: "slurm" not in item.path.parts)
-
-
 @pytest.fixture(scope="session")
 def sample_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with train.csv (300 rows), test.csv, test_labels.csv (60 rows) and bayes.csv."""

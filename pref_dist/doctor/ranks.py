@@ -106,7 +106,7 @@ def look_around(
                 yield from look()
             except ParallelError:
                 raise
-            except Exception as error:
+            except Exception as error:  # gloo and NCCL raise many kinds when a rank is lost; who it was is said instead
                 explained = heart.explain(error)
                 if explained is error:
                     raise
