@@ -8,6 +8,7 @@ from pref_dist.config.section import Positive, Probability, Section
 
 ModelKind = Literal["joint", "siamese", "decoder"]
 Pooling = Literal["cls", "mean", "last", "segments"]
+Attention = Literal["auto", "fast", "transformers"]
 Head = Literal["default", "two_layer", "concat", "difference", "antisymmetric"]
 
 DEFAULT_PARTS: dict[str, dict[str, str]] = {
@@ -75,6 +76,11 @@ class ModelSection(Section):
         "(pref_dist/data/surface.py). It wants a larger train.head_learning_rate, such as 2e-3. Not for decoders.",
     )
     dropout: Probability = Field(0.0, description="Dropout of hidden states and attention in the encoder.")
+    attention: Attention = Field(
+        "auto",
+        description="fast: the encoder works on real tokens alone, rows packed into one sequence (and DeBERTa's "
+        "attention is ours); transformers: rows padded, its own attention; auto: fast where the family is known.",
+    )
     weight_dtype: Literal["fp32", "fp64"] = Field(
         "fp32", description="Type of the master weights; fp64 is for exactness checks (single, ddp and fsdp2)."
     )

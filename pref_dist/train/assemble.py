@@ -260,7 +260,8 @@ def describe_run(
             f"rows       {len(plan.rows):,} to train, {len(validation.rows):,} to evaluate, {set_aside:,} set aside",
             f"steps      {plan.num_steps:,} of {plan.rows_per_step} rows "
             f"({plan.steps_per_epoch:,} an epoch, {tokens:,} tokens an epoch)",
-            f"model      {config.model.name}, {describe_size(built.module)}, {config.train.precision}",
+            f"model      {config.model.name}, {describe_size(built.module)}, {config.train.precision}, "
+            f"{built.attention} attention",
             *(f"start      {note}" for note in built.notes),
             f"ranks      {parallel.world_size} x {parallel.device.type}, {parallel.backend}",
             f"run        {config.run.dir}",
