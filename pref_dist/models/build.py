@@ -81,9 +81,12 @@ def build_model(
     notes = note_start(settings, folder, held, head_names, missing)
     if settings.lora is not None:
         missing += adapt(module, settings.lora, missing, seed)
+    built = BuiltModel(module, head_names, tuple(missing), notes)
+    if settings.embeddings == "frozen":
+        built.input_embeddings.requires_grad_(False)
     check_dropouts(module, settings)
     use_cheap_dropout(module)
-    return BuiltModel(module, head_names, tuple(missing), notes)
+    return built
 
 
 def note_start(
