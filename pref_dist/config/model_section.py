@@ -69,6 +69,11 @@ class ModelSection(Section):
     lora: LoraSection | None = Field(
         None, description="Train low-rank adapters instead of the backbone's own weights: {rank: 16, ...}; null: all."
     )
+    embeddings: Literal["trained", "frozen"] = Field(
+        "trained",
+        description="The table of token embeddings. frozen: it stays as model.name has it, gets no gradient and no "
+        "moments, and is in no checkpoint, so that model.name must stay where it is; positions and norms are trained.",
+    )
     head_dropout: Probability = Field(0.0, description="Dropout before the last linear layer.")
     surface_features: bool = Field(
         False,
@@ -111,3 +116,18 @@ class ModelSection(Section):
         if self.lora is not None and self.lora.base != "fp32" and self.weight_dtype == "fp64":
             raise ValueError(f"lora.base={self.lora.base} is not for weight_dtype=fp64")
         return self
+
+    @model_validator(mode="after")
+    def check_embeddings(self) -> "ModelSection":
+        if self.embeddings == "trained":
+            return self
+        if self.lora is not None:
+            raise ValueError(f"embeddings={self.embeddings} is not for lora, which freezes the table anyway")
+        if self.embeddings == "frozen" and self.from_scratch:
+            raise ValueError("embeddings=frozen with from_scratch=true would leave the table random for ever")
+        return self
+
+    @property
+    def has_frozen_weights(self) -> bool:
+        """Whether some weights are not trained, so that no checkpoint holds them."""
+        return self.lora is not None or self.embeddings == "frozen"

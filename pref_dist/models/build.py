@@ -11,6 +11,7 @@ from torch import nn
 from pref_dist.config.model_section import LoraSection, ModelSection
 from pref_dist.errors import ModelError
 from pref_dist.models.decoder import DecoderClassifier
+from pref_dist.models.dropout import use_cheap_dropout
 from pref_dist.models.held import HeldWeights, explain_labels, read_export, read_tensors
 from pref_dist.models.joint import EncoderClassifier, PooledClassifier
 from pref_dist.models.lora import add_adapters, keep_base_narrow
@@ -84,8 +85,11 @@ def build_model(
     if settings.lora is not None:
         missing += adapt(module, settings.lora, missing, seed)
     check_dropouts(module, settings)
-    attention = settle_attention(module, settings)
-    return BuiltModel(module, head_names, tuple(missing), notes, attention)
+    use_cheap_dropout(module)
+    built = BuiltModel(module, head_names, tuple(missing), notes, settle_attention(module, settings))
+    if settings.embeddings == "frozen":
+        built.input_embeddings.requires_grad_(False)
+    return built
 
 
 def note_start(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from pref_dist.models.attention_dropout import attend_with_dropout
 from pref_dist.models.packed_rows import PackedRows
 
 NAME = "pref_dist_packed"
@@ -57,9 +58,13 @@ def attend_packed(
 def attend_row(
     query: Tensor, key: Tensor, value: Tensor, scaling: float | None, dropout: float, window: int | None
 ) -> Tensor:
-    """Return (1, A, T, D) of one row."""
+    """Return (1, A, T, D) of one row, on a CPU."""
     num_tokens = query.shape[2]
     if window is None or num_tokens <= window + 1:
+        if dropout > 0.0:
+            factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+            attended: Tensor = attend_with_dropout(query[0], key[0], value[0], factor, dropout)
+            return attended.unsqueeze(0)
         return scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scaling)
     blocks = []
     for start in range(0, num_tokens, QUERIES_A_BLOCK):

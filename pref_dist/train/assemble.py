@@ -163,7 +163,7 @@ def plan_rows(
     layout = build_layout(config, prepared.tokenizer)
     plan = build_plan(config, prepared, layout, limit)
     teacher = None if config.train.distill is None else find_teacher(config.train.distill, prepared)
-    identity = identify(prepared, plan, teacher, base=None if lora is None else digest_base(folder))
+    identity = identify(prepared, plan, teacher, base=digest_base(folder) if config.model.has_frozen_weights else None)
     parallel.check_agreement({f"the rows ({key})": str(value) for key, value in asdict(identity).items()})
     return PlannedRows(folder, prepared, layout, plan, identity, config.evaluate, teacher)
 

@@ -125,6 +125,22 @@ def test_parameters_keep_their_names(folder):
     assert list(build(folder, "fast").state_dict()) == list(build(folder, "transformers").state_dict())
 
 
+def test_dropout_of_packed_rows_follows_from_the_seed_and_keeps_the_mean():
+    generator = torch.Generator().manual_seed(4)
+    rows = find_rows(draw_inputs()["attention_mask"])
+    parts = torch.randn(3, 1, 2, sum(LENGTHS), 8, generator=generator, dtype=torch.float64).unbind()
+
+    def attend(seed, dropout):
+        torch.manual_seed(seed)
+        return packed_attention.attend_packed(torch.nn.Identity(), *parts, None, packed_rows=rows, dropout=dropout)[0]
+
+    drawn = torch.stack([attend(seed, 0.1) for seed in range(200)])
+    assert torch.equal(attend(7, 0.1), drawn[7])
+    assert not torch.equal(drawn[7], drawn[8])
+    error = drawn.std(dim=0) / len(drawn) ** 0.5
+    assert ((drawn.mean(dim=0) - attend(0, 0.0)).abs() < 6 * error + 1e-12).all()
+
+
 @pytest.mark.parametrize("window", [None, 9])
 def test_padded_rows_of_a_gpu_are_attended_to_like_packed_ones(window):
     generator = torch.Generator().manual_seed(4)
