@@ -11,6 +11,7 @@ from torch import Tensor
 from pref_dist.data.plan import PlannedStep
 from pref_dist.errors import TrainingError
 from pref_dist.train.assemble import Assembled
+from pref_dist.train.feed import feed_again
 from pref_dist.train.step import TakenStep, take_step
 
 SMALLEST_LOSS_SCALE = 1.0  # below it gradients are not lifted out of fp16's rounding any more, but pushed into it
@@ -74,7 +75,7 @@ def name_gradients(run: Assembled, planned: PlannedStep) -> str:
     Before an error only: the weights are not to be used after it.
     """
     with gradients_of_inputs(run) as finite:
-        taken = take_step(run, planned)
+        taken = take_step(run, feed_again(run, planned))
     if len(finite) != len(taken.micro_batches):  # frozen embeddings have no gradient, on any rank
         return "Which rows' gradient is not finite cannot be told: the input embeddings are not trained."
     bad = [

@@ -58,9 +58,9 @@ def wrap_tokenising(fault: Fault) -> None:
 def follow_steps(passage: Passage) -> None:
     take_step = loop.take_step
 
-    def take(run: Any, planned: Any) -> Any:
-        passage.step, passage.num_passed = planned.step + 1, 0
-        taken = take_step(run, planned)
+    def take(run: Any, fed: Any) -> Any:
+        passage.step, passage.num_passed = fed.planned.step + 1, 0
+        taken = take_step(run, fed)
         passage.last_step, passage.step, passage.num_passed = passage.step, 0, 0
         return taken
 
