@@ -1,7 +1,7 @@
 """Work of the host beside the model's: the next batch is built, and the last result comes in, while a batch runs."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
@@ -49,6 +49,18 @@ def pin(tensor: Tensor, device: torch.device) -> Tensor:
         return tensor
     with torch.cuda.device(device):  # a new thread would stand on GPU 0
         return tensor.pin_memory()
+
+
+def gather_numbers(values: Sequence[float | Tensor], device: torch.device) -> Tensor:
+    """Return the values, numbers or () tensors, as (n,) float64, on `device` if one of them is; waits for none."""
+    is_there = [isinstance(value, Tensor) and value.device.type != "cpu" for value in values]
+    known = [0.0 if there else float(value) for value, there in zip(values, is_there, strict=True)]
+    numbers = torch.tensor(known, dtype=torch.float64)
+    if any(is_there):
+        numbers = pin(numbers, device).to(device, non_blocking=True)
+    for place in (place for place, there in enumerate(is_there) if there):
+        numbers[place] = values[place]
+    return numbers
 
 
 class HostCopy:

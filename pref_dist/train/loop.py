@@ -48,6 +48,8 @@ def follow(run: Assembled, steps: Iterable[FedStep], stop: StopRequest) -> str:
         step_watch.restart()
         planned, taken = fed.planned, take_step(run, fed)
         run.parallel.whereabouts.at("the end of the step")
+        # Here, once a step, the host waits for the device: a stop, a save, or what a skip means, is decided after it.
+        outcome = taken.queued.read()
         asked_to_stop, late = bool(stop.reason()), save_is_late(run, save_watch)
         writing, unlogged = run.writer.is_writing(), run.metrics_log.has_failed
         loss, *flags = run.parallel.sum(taken.loss_share, asked_to_stop, late, writing, unlogged)
@@ -55,9 +57,9 @@ def follow(run: Assembled, steps: Iterable[FedStep], stop: StopRequest) -> str:
         run.progress.step = planned.step + 1
         run.parallel.whereabouts.at("the step border", run.progress.step)
         run.progress.seconds += step_watch.seconds()
-        record_step(run, planned, loss, taken.outcome, step_watch.seconds())
+        record_step(run, planned, loss, outcome, step_watch.seconds())
         look_after_files(run, writing, unlogged)
-        check_skips(run, planned, taken)
+        check_skips(run, planned, taken, outcome)
         # A stop does not wait for an evaluation; the next start makes up for it.
         best = evaluate(run) if evaluation_is_due(run) and not stops else None
         is_end = has_ended(run)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from pref_dist.data.batches import Batch
 from pref_dist.data.plan import MicroBatch, PlannedStep
 from pref_dist.data.table import TokenTable
 from pref_dist.losses import cross_entropy, distillation_loss, share_of_step, smooth_targets
-from pref_dist.runtime.engine import StepOutcome
+from pref_dist.runtime.engine import QueuedStep
 from pref_dist.runtime.rng import seed_dropout
 from pref_dist.train.assemble import Assembled
 from pref_dist.train.feed import FedStep
@@ -21,13 +22,15 @@ from pref_dist.train.stopping import rate_factor
 
 @dataclass(frozen=True)
 class TakenStep:
-    """What one rank did in a step: its share of the loss, its micro-batches and the losses (P,) of their rows.
+    """What one rank did in a step: its share () of the loss, its micro-batches and the losses (P,) of their rows.
+
+    Tensors are on the device, which may still be at them: nothing in a step waits for it.
 
     line_rows: for each micro-batch, the row of each line of tokens, see `Batch`.
     """
 
-    loss_share: float
-    outcome: StepOutcome
+    loss_share: Tensor
+    queued: QueuedStep
     micro_batches: list[MicroBatch]
     row_losses: list[Tensor]
     line_rows: list[NDArray[np.int64]]
@@ -37,7 +40,8 @@ def take_step(run: Assembled, fed: FedStep) -> TakenStep:
     """Run this rank's micro-batches and update."""
     planned, micro_batches = fed.planned, fed.micro_batches
     global_weight = weigh_step(run.train_table, planned)
-    loss_share, row_losses, line_rows, whereabouts = 0.0, [], [], run.parallel.whereabouts
+    loss_share = torch.zeros((), dtype=torch.float64, device=run.parallel.device)
+    row_losses, line_rows, whereabouts = [], [], run.parallel.whereabouts
     with within_budget(run, "train.token_budget"):
         for place, (micro_batch, on_host) in enumerate(zip(micro_batches, fed.batches, strict=True)):
             whereabouts.at(f"the forward of micro-batch {place + 1} of {len(micro_batches)}", planned.step)
@@ -48,12 +52,12 @@ def take_step(run: Assembled, fed: FedStep) -> TakenStep:
             loss = share_of_step(losses, batch.weight, global_weight=global_weight)
             whereabouts.at(f"the backward of micro-batch {place + 1} of {len(micro_batches)}")
             run.engine.backward(loss, is_last)
-            loss_share += float(loss.detach())
+            loss_share += loss.detach()
             row_losses.append(losses.detach())
             line_rows.append(batch.line_rows)
         whereabouts.at("the update")
-        outcome = run.engine.step(rate_factor(run, planned.step))
-    return TakenStep(loss_share, outcome, micro_batches, row_losses, line_rows)
+        queued = run.engine.step(rate_factor(run, planned.step))
+    return TakenStep(loss_share, queued, micro_batches, row_losses, line_rows)
 
 
 def lose(logits: Tensor, batch: Batch, settings: TrainSection) -> Tensor:

@@ -19,7 +19,7 @@ def build(precision="fp32", clip_norm=None):
 
 def take_step(module, engine, factor=1.0):
     engine.backward(module(torch.ones(2, 4)).sum() * factor, is_last=True)
-    return engine.step(1.0)
+    return engine.step(1.0).read()
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
