@@ -49,7 +49,7 @@ class TokenTable:
 
     def _map(self, batches: list[Any]) -> None:
         self._batches = batches
-        self._starts = list(accumulate((batch.num_rows for batch in batches), initial=0))
+        self._starts: list[int] = list(accumulate((batch.num_rows for batch in batches), initial=0))
         self._offsets = [batch.column("input_ids").offsets.to_numpy() for batch in batches]
         self._tokens = [batch.column("input_ids").values.to_numpy() for batch in batches]
 

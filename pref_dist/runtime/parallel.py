@@ -16,7 +16,7 @@ from pref_dist.runtime.engine import Engine, EngineSettings, InferenceEngine
 from pref_dist.runtime.heartbeat import Whereabouts, limit_of_collectives
 from pref_dist.runtime.meeting import meeting
 from pref_dist.runtime.pipeline import gather_numbers
-from pref_dist.runtime.precision import check_precision
+from pref_dist.runtime.precision import check_precision, forbid_tf32
 from pref_dist.runtime.replicated import ReplicatedEngine
 from pref_dist.runtime.topology import Topology, find_topology, settle_topology
 
@@ -38,6 +38,7 @@ class Parallel:
         self.rank, self.world_size = topology.rank, topology.world_size
         self.backend = topology.backend
         self.whereabouts = Whereabouts()
+        forbid_tf32()
 
     @property
     def is_main(self) -> bool:
