@@ -12,6 +12,6 @@ PATH=$PWD/.venv/bin:$PATH
 ruff check .
 ruff format --check .
 mypy
-shellcheck -x launch/*.sh slurm/*.sbatch slurm/*.sh tests/slurm/*.sh .ci/run
+shellcheck -x launch/*.sh slurm/*.sbatch slurm/*.sh tests/slurm/*.sh tests/gpu/*.sh .ci/run
 # Two tests at a time, each file in one process: a rank spends much of its life importing.
 python -m pytest --numprocesses 2 --dist loadfile "$@"

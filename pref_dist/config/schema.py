@@ -171,7 +171,11 @@ class DataSection(Section):
 class EvaluateSection(Section):
     every_steps: PositiveInt | None = Field(None, description="Evaluate after so many steps (besides every_epochs).")
     every_epochs: Positive | None = Field(1.0, description="Evaluate after so many epochs; the end always evaluates.")
-    token_budget: PositiveInt = Field(16384, description="Most tokens of one evaluation batch, padding included.")
+    token_budget: PositiveInt | Literal["auto"] = Field(
+        "auto",
+        description="Most tokens of one evaluation batch, padding included; auto: as train.token_budget, twice as "
+        "many.",
+    )
     swap: EvaluateSwap = Field(
         "none",
         description="Orders of A and B wherever logits are made (validation, evaluate, predict, blend). full: both, "

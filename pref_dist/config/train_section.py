@@ -27,7 +27,11 @@ class TrainSection(Section):
     epochs: PositiveInt = Field(1, description="How often every row is seen.")
     max_steps: PositiveInt | None = Field(None, description="Stop after so many optimiser steps; null: all epochs.")
     rows_per_step: PositiveInt = Field(64, description="Rows of one optimiser step, over all ranks together.")
-    token_budget: PositiveInt = Field(8192, description="Most tokens of one micro-batch, padding included.")
+    token_budget: PositiveInt | Literal["auto"] = Field(
+        "auto",
+        description="Most tokens of one micro-batch, padding included; auto: what suits the device of the first start "
+        "(CPU 2,048, GPU 8,192 or, with 60 GB, 16,384), but at least the longest row that data.max_tokens allows.",
+    )
     micro_batch_multiple: PositiveInt | Literal["auto"] = Field(
         "auto",
         description="Micro-batches of a step are rounded up to a multiple of this; auto: ranks at the first start.",

@@ -1,5 +1,6 @@
 """From planned rows to the tensors that a model reads."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,12 +42,16 @@ class Batch:
     teacher: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
+        return self.through(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def through(self, move: Callable[[Tensor], Tensor]) -> "Batch":
+        """Return the batch with each of its tensors as `move` returns it."""
         return Batch(
-            {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()},
-            self.target.to(device, non_blocking=True),
-            self.weight.to(device, non_blocking=True),
+            {name: move(tensor) for name, tensor in self.inputs.items()},
+            move(self.target),
+            move(self.weight),
             self.line_rows,
-            None if self.teacher is None else self.teacher.to(device, non_blocking=True),
+            None if self.teacher is None else move(self.teacher),
         )
 
 

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +49,12 @@ class TokenTable:
 
     def _map(self, batches: list[Any]) -> None:
         self._batches = batches
-        self._starts = np.cumsum([0, *(batch.num_rows for batch in batches)])
+        self._starts: list[int] = list(accumulate((batch.num_rows for batch in batches), initial=0))
         self._offsets = [batch.column("input_ids").offsets.to_numpy() for batch in batches]
         self._tokens = [batch.column("input_ids").values.to_numpy() for batch in batches]
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     @property
     def parts(self) -> list[tuple[int, "TokenTable"]]:
@@ -69,11 +71,11 @@ class TokenTable:
 
     def input_ids(self, row: int) -> npt.NDArray[np.int32]:
         """Return the tokens of one row, a view of the file. Raises IndexError outside 0..N-1."""
-        if not 0 <= row < len(self):
+        if not 0 <= row < self._starts[-1]:
             raise IndexError(f"row {row} of a table with {len(self)} rows")
-        batch = int(np.searchsorted(self._starts, row, side="right")) - 1
-        start, end = self._offsets[batch][row - self._starts[batch] :][:2]
-        tokens: npt.NDArray[np.int32] = self._tokens[batch][start:end]
+        batch = bisect_right(self._starts, row) - 1
+        place, offsets = row - self._starts[batch], self._offsets[batch]
+        tokens: npt.NDArray[np.int32] = self._tokens[batch][offsets[place] : offsets[place + 1]]
         return tokens
 
     @cached_property

@@ -16,10 +16,10 @@ from pref_dist.data.plan import Lengths, MicroBatch, Rows, check_budget, plan_ev
 from pref_dist.errors import OutOfMemoryError, TrainingError
 from pref_dist.evaluate.answers import Logits
 from pref_dist.evaluate.parts import PartWriter, PassParts, Piece, Work
-from pref_dist.evaluate.pipeline import HostCopy, build_ahead, pin
 from pref_dist.runtime.log import Stopwatch
 from pref_dist.runtime.memory import first_line, is_out_of_memory
 from pref_dist.runtime.parallel import Parallel
+from pref_dist.runtime.pipeline import HostCopy, build_ahead, pin
 
 Forward = Callable[[Mapping[str, Tensor]], Tensor]
 

@@ -33,6 +33,7 @@ from pref_dist.models.build import build_model
 from pref_dist.models.lora import check_base
 from pref_dist.models.source import digest_base, find_model_folder
 from pref_dist.run_dir import RunDir
+from pref_dist.runtime.budgets import settle_evaluation_budget
 from pref_dist.runtime.checkpoint import Checkpoint, folder_of_step, list_steps, open_checkpoint, read_weights
 from pref_dist.runtime.engine import InferenceEngine
 from pref_dist.runtime.log import Speaker
@@ -98,6 +99,7 @@ class RestoredRun:
     def build_task(self, table: TokenTable, rows: Rows) -> InferenceTask:
         """Raises PlanError if a row does not fit into evaluate.token_budget."""
         settings = self.config.evaluate
+        assert settings.token_budget != "auto", "the config is settled when the run is restored"
         return build_task(table, rows, self.layout, settings.token_budget, settings)
 
     def keep_in(self, folder: Path, table: TokenTable) -> Work:
@@ -145,6 +147,7 @@ def restore_run(config: RunConfig, run_dir: RunDir, checkpoint: str | None, para
     """
     found = parallel.broadcast(choose_checkpoint(run_dir, checkpoint) if parallel.is_main else None)
     assert found is not None
+    config = parallel.broadcast(settle_evaluation_budget(config, parallel.device))  # alike, also on unlike GPUs
     module, tokenizer = restore_model(config, run_dir, found, parallel)
     precision = resolve_precision(config.train.precision, parallel.device)
     engine = parallel.build_inference_engine(module, precision, config.parallel.timeout_seconds)

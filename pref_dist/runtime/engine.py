@@ -36,6 +36,21 @@ class StepOutcome:
 
 
 @dataclass(frozen=True)
+class QueuedStep:
+    """An optimiser step that the device may still be at. Both are () tensors of what `StepOutcome` says in numbers.
+
+    On a GPU the host goes on while they are computed.
+    """
+
+    grad_norm: Tensor
+    skipped: Tensor
+
+    def read(self) -> StepOutcome:
+        """Wait for the device and return what became of the step."""
+        return StepOutcome(float(self.grad_norm), bool(self.skipped))
+
+
+@dataclass(frozen=True)
 class LossScale:
     """State of the dynamic loss scale (fp16): doubles after `growth_interval` clean steps, halves on overflow."""
 
@@ -82,10 +97,11 @@ class Engine(InferenceEngine, Protocol):
         `is_last` is true for the last micro-batch of the step on this rank.
         """
 
-    def step(self, learning_rate_factor: float) -> StepOutcome:
+    def step(self, learning_rate_factor: float) -> QueuedStep:
         """Clip, update with every group's peak learning rate times the factor, clear the gradients.
 
-        A gradient that is not finite on any rank changes nothing on all of them (`skipped`).
+        A gradient that is not finite on any rank changes nothing on all of them (`skipped`): the device itself
+        decides, so that the host need not wait for the norm before it asks for the update.
         """
 
     def train(self) -> None:

@@ -15,10 +15,11 @@ from torch.distributed.tensor import DTensor
 from pref_dist.errors import TrainingError
 from pref_dist.optim import ADAM_BETAS, ADAM_EPSILON, create_moments
 from pref_dist.runtime import fsdp_state
-from pref_dist.runtime.engine import EngineSettings, LossScale, ParameterState, StepOutcome
+from pref_dist.runtime.engine import EngineSettings, LossScale, ParameterState, QueuedStep
 from pref_dist.runtime.fsdp_shards import copy_from_rank_0, find_layers, shard_module
 from pref_dist.runtime.loss_scale import DynamicLossScale
 from pref_dist.runtime.precision import autocast_to
+from pref_dist.runtime.replicated import skip_where
 
 
 class FsdpInference:
@@ -97,22 +98,22 @@ class FsdpEngine(FsdpInference):
         self._shared.set_reshard_after_backward(is_last or not self._is_all_trained)
         torch.autograd.backward(loss if self._loss_scale is None else self._loss_scale.scale_loss(loss))
 
-    def step(self, learning_rate_factor: float) -> StepOutcome:
+    def step(self, learning_rate_factor: float) -> QueuedStep:
         for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * learning_rate_factor
         gradients = self._own_gradients()
         if self._loss_scale is not None:
             torch._foreach_mul_(gradients, 1.0 / self._loss_scale.loss_scale)
         norm = self._norm_over_ranks(gradients)
-        finite = norm - norm == 0.0
-        if finite:
-            self._clip(gradients, norm)
-            self._optimizer.step()
+        skipped = ~norm.isfinite()
+        self._clip(gradients, norm)
+        skip_where(self._optimizer, skipped)
+        self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         if self._loss_scale is not None:
-            self._loss_scale.update_scale(not finite)
+            self._loss_scale.update_scale(bool(skipped))  # kept on the host, which waits for the device here
             self._loss_scale.grow_if_due()
-        return StepOutcome(grad_norm=norm, skipped=not finite)
+        return QueuedStep(grad_norm=norm, skipped=skipped)
 
     def _own_gradients(self) -> list[Tensor]:
         """This rank's slices of the gradient, already summed over the ranks.
@@ -128,17 +129,17 @@ class FsdpEngine(FsdpInference):
             )
         return [value.grad.to_local() for value in trained.values() if isinstance(value.grad, DTensor)]
 
-    def _norm_over_ranks(self, gradients: list[Tensor]) -> float:
-        """L2 norm of the whole gradient; the same bits on every rank, so that all decide alike."""
+    def _norm_over_ranks(self, gradients: list[Tensor]) -> Tensor:
+        """L2 norm () of the whole gradient, float64; the same bits on every rank, so that all decide alike."""
         square = torch.stack(torch._foreach_norm(gradients)).double().square().sum()
         torch.distributed.all_reduce(square, group=self._mesh.get_group())
-        return float(square.sqrt())
+        return square.sqrt()
 
-    def _clip(self, gradients: list[Tensor], norm: float) -> None:
+    def _clip(self, gradients: list[Tensor], norm: Tensor) -> None:
         limit = self._settings.clip_norm
-        # The constant is that of torch's clip_grad_norm_.
-        if limit is not None and limit < norm + 1e-6:
-            torch._foreach_mul_(gradients, limit / (norm + 1e-6))
+        if limit is not None:
+            # As torch's clip_grad_norm_ does it, which has the constant, too: without a look at the norm.
+            torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
 
     def train(self) -> None:
         # An evaluation leaves the root's weights gathered: an update would not reach them.

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed
-from torch import nn
+from torch import Tensor, nn
 
 from pref_dist.config.schema import Backend, ParallelSection
 from pref_dist.config.train_section import Precision
@@ -15,7 +15,8 @@ from pref_dist.errors import ParallelError
 from pref_dist.runtime.engine import Engine, EngineSettings, InferenceEngine
 from pref_dist.runtime.heartbeat import Whereabouts, limit_of_collectives
 from pref_dist.runtime.meeting import meeting
-from pref_dist.runtime.precision import check_precision
+from pref_dist.runtime.pipeline import gather_numbers
+from pref_dist.runtime.precision import check_precision, forbid_tf32
 from pref_dist.runtime.replicated import ReplicatedEngine
 from pref_dist.runtime.topology import Topology, find_topology, settle_topology
 
@@ -37,6 +38,7 @@ class Parallel:
         self.rank, self.world_size = topology.rank, topology.world_size
         self.backend = topology.backend
         self.whereabouts = Whereabouts()
+        forbid_tf32()
 
     @property
     def is_main(self) -> bool:
@@ -47,14 +49,18 @@ class Parallel:
         """Whether forward and backward of a micro-batch, but for a step's last one, wait for no other rank."""
         return self.backend in ("single", "ddp", "zero0", "zero1")
 
-    def sum(self, *values: float) -> list[float]:
-        """Return each value summed over all ranks, in float64, the same bits on every rank."""
-        if self.world_size == 1:
-            return list(values)
-        self.whereabouts.go_on()
-        total = torch.tensor(values, dtype=torch.float64, device=self.device)
-        torch.distributed.all_reduce(total)
-        return [float(value) for value in total]
+    def sum(self, *values: float | Tensor) -> list[float]:
+        """Return each value summed over all ranks, in float64, the same bits on every rank.
+
+        () tensors may be on the device, which the host waits for here, once for all of them.
+        """
+        total = gather_numbers(values, self.device)
+        if self.world_size > 1:
+            self.whereabouts.go_on()
+            total = total.to(self.device)  # also where no value is there: NCCL knows no other place
+            torch.distributed.all_reduce(total)
+        summed: list[float] = total.tolist()
+        return summed
 
     def gather(self, value: T) -> list[T]:
         """Return every rank's value, in the order of ranks, on every rank."""

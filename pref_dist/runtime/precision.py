@@ -20,6 +20,17 @@ def resolve_precision(asked: Precision | Literal["auto"], device: torch.device) 
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
+def forbid_tf32() -> None:
+    """Let fp32 be fp32 on a GPU, whatever torch's defaults (convolutions) or a container's environment
+    (TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1) say.
+
+    TF32 keeps 10 bits of a factor's mantissa, which would break the promise that a run is the same on any machine, and
+    its speed is no reason: bf16 and fp16 are faster and keep fp32 weights. So there is no setting for it.
+    """
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def check_precision(precision: Precision, device: torch.device) -> None:
     """Raise ParallelError where the device would silently compute in another precision."""
     if precision == "fp32":

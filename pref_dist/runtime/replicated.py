@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pref_dist.optim import ADAM_BETAS, ADAM_EPSILON, create_moments, trained_parameters
-from pref_dist.runtime.engine import EngineSettings, LossScale, ParameterState, StepOutcome
+from pref_dist.runtime.engine import EngineSettings, LossScale, ParameterState, QueuedStep
 from pref_dist.runtime.precision import autocast_to
 
 
@@ -66,23 +66,23 @@ class ReplicatedEngine:
         no_sync = getattr(self._wrapped, "no_sync", None)
         return nullcontext() if is_last or no_sync is None else no_sync()
 
-    def step(self, learning_rate_factor: float) -> StepOutcome:
+    def step(self, learning_rate_factor: float) -> QueuedStep:
         for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * learning_rate_factor
         self._scaler.unscale_(self.optimizer)
         self._sum_over_ranks()
         limit = self._settings.clip_norm
         # The norm is taken after the exchange, so that every rank sees the same and decides alike.
-        norm = float(nn.utils.clip_grad_norm_(self._parameters, limit if limit is not None else float("inf")))
-        finite = norm - norm == 0.0
-        if finite:
-            self._update()
+        norm = nn.utils.clip_grad_norm_(self._parameters, limit if limit is not None else float("inf"))
+        skipped = ~norm.isfinite()
+        skip_where(self.optimizer, skipped)
+        self._update()
         self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return StepOutcome(grad_norm=norm, skipped=not finite)
+        return QueuedStep(grad_norm=norm.detach(), skipped=skipped)
 
     def _update(self) -> None:
-        # Not through the scaler, which would only look once more for what is known to be finite.
+        # Not through the scaler, which would wait for its own look at the gradients.
         self.optimizer.step()
 
     def _sum_over_ranks(self) -> None:
@@ -134,3 +134,11 @@ class ReplicatedEngine:
             "precision": self._settings.precision,
             "optimizer": "AdamW (fused)",
         }
+
+
+def skip_where(optimizer: torch.optim.Optimizer, skipped: Tensor) -> None:
+    """Let the next update of a fused AdamW change nothing, not even its count of updates, if `skipped` () is true.
+
+    Its kernels read it on the device, as they read what torch's GradScaler tells them in the same attribute.
+    """
+    optimizer.found_inf = skipped.float()  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pref_dist.errors import ConfigError, TrainingError
 from pref_dist.optim import ADAM_BETAS, ADAM_EPSILON
 from pref_dist.runtime import zero_state
-from pref_dist.runtime.engine import Engine, EngineSettings, LossScale, ParameterState, StepOutcome
+from pref_dist.runtime.engine import Engine, EngineSettings, LossScale, ParameterState, QueuedStep, StepOutcome
 from pref_dist.runtime.loss_scale import DynamicLossScale
 from pref_dist.runtime.zero0 import Zero0Engine
 from pref_dist.runtime.zero_config import BACKENDS, compose_deepspeed_config, name_backend, read_zero_file
@@ -43,16 +43,17 @@ class ZeroEngine:
         self._engine.set_gradient_accumulation_boundary(is_last)
         self._engine.backward(loss if self._loss_scale is not None else loss * self._world_size)
 
-    def step(self, learning_rate_factor: float) -> StepOutcome:
+    def step(self, learning_rate_factor: float) -> QueuedStep:
         for group in self._engine.optimizer.param_groups:
             group["lr"] = group["peak_learning_rate"] * learning_rate_factor
-        # DeepSpeed takes the norm over all ranks and skips before it changes anything, in every precision.
+        # DeepSpeed takes the norm over all ranks and skips before it changes anything, in every precision; for that
+        # it waits for the device by itself.
         self._engine.step()
         outcome = StepOutcome(float(self._engine.get_global_grad_norm()), not self._engine.was_step_applied())
         if self._loss_scale is not None:
             self._loss_scale.grow_if_due()
         _check_outcome(outcome)
-        return outcome
+        return QueuedStep(torch.tensor(outcome.grad_norm, dtype=torch.float64), torch.tensor(outcome.skipped))
 
     def train(self) -> None:
         self._engine.train()

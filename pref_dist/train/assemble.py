@@ -198,6 +198,7 @@ def assemble(
 def build_plan(config: RunConfig, prepared: Prepared, layout: BatchLayout, limit: int | None) -> Plan:
     train = config.train
     assert train.micro_batch_multiple != "auto", "the config is settled before the plan is made"
+    assert train.token_budget != "auto"
     rows = take_first(prepared.train_rows, limit)
     table = prepared.train_table
     # The plan would name positions; here the rows' numbers in their file are known.
@@ -225,6 +226,7 @@ def take_first(rows: Rows, limit: int | None) -> Rows:
 def build_validation(planned: PlannedRows, limit: int | None = None) -> InferenceTask:
     rows = take_first(planned.prepared.valid_rows, limit)
     settings = planned.evaluation
+    assert settings.token_budget != "auto", "the config is settled before the rows are planned"
     return build_task(planned.prepared.valid_table, rows, planned.layout, settings.token_budget, settings)
 
 
@@ -260,6 +262,7 @@ def describe_run(
             f"rows       {len(plan.rows):,} to train, {len(validation.rows):,} to evaluate, {set_aside:,} set aside",
             f"steps      {plan.num_steps:,} of {plan.rows_per_step} rows "
             f"({plan.steps_per_epoch:,} an epoch, {tokens:,} tokens an epoch)",
+            f"batches    of at most {plan.token_budget:,} tokens, in evaluation {validation.token_budget:,}",
             f"model      {config.model.name}, {describe_size(built.module)}, {config.train.precision}, "
             f"{built.attention} attention",
             *(f"start      {note}" for note in built.notes),

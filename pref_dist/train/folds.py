@@ -145,12 +145,20 @@ def train_each(
     return runs, ""
 
 
+SETTLED_ALIKE = (
+    ("train", "precision"),
+    ("train", "micro_batch_multiple"),
+    ("train", "token_budget"),
+    ("evaluate", "token_budget"),
+)
+
+
 def config_of_fold(config: RunConfig, fold: int, saved: RunConfig | None) -> RunConfig:
     """Return the config of one fold's run; what is `auto` is as in `saved`, so that all folds are alike."""
     changes: dict[str, Any] = {"run__dir": str(RunDir(Path(config.run.dir)).fold(fold).root), "data__fold": fold}
-    for key in ("precision", "micro_batch_multiple"):
-        if saved is not None and getattr(config.train, key) == "auto":
-            changes[f"train__{key}"] = getattr(saved.train, key)
+    for section, key in SETTLED_ALIKE:
+        if saved is not None and getattr(getattr(config, section), key) == "auto":
+            changes[f"{section}__{key}"] = getattr(getattr(saved, section), key)
     return with_values(config, **changes)
 
 

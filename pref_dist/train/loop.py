@@ -1,5 +1,7 @@
 """The training loop: take a step, evaluate and save when due, leave when asked to."""
 
+from collections.abc import Iterable
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from pref_dist.runtime.log import Stopwatch
 from pref_dist.runtime.preempt import StopRequest
 from pref_dist.train.assemble import Assembled
 from pref_dist.train.evaluations import evaluates_after
+from pref_dist.train.feed import FedStep, feed_steps
 from pref_dist.train.memory import within_budget
 from pref_dist.train.rehearsal import rehearse
 from pref_dist.train.saving import look_after_files, save, save_is_due, save_is_late
@@ -26,7 +29,6 @@ def run_steps(run: Assembled, stop: StopRequest) -> str:
 
     Raises TrainingError after too many skipped steps in a row.
     """
-    step_watch, save_watch = Stopwatch(), Stopwatch()
     run.engine.train()
     (stops,) = run.parallel.sum(bool(stop.reason()))  # asked while the run was being put together
     if stops:
@@ -35,10 +37,19 @@ def run_steps(run: Assembled, stop: StopRequest) -> str:
     if has_ended(run):
         return ""
     rehearse(run)
-    for planned in run.plan.steps(run.progress.step):
+    with closing(feed_steps(run)) as steps:
+        return follow(run, steps, stop)
+
+
+def follow(run: Assembled, steps: Iterable[FedStep], stop: StopRequest) -> str:
+    """Take the steps; as `run_steps`."""
+    step_watch, save_watch = Stopwatch(), Stopwatch()
+    for fed in steps:
         step_watch.restart()
-        taken = take_step(run, planned)
+        planned, taken = fed.planned, take_step(run, fed)
         run.parallel.whereabouts.at("the end of the step")
+        # Here, once a step, the host waits for the device: a stop, a save, or what a skip means, is decided after it.
+        outcome = taken.queued.read()
         asked_to_stop, late = bool(stop.reason()), save_is_late(run, save_watch)
         writing, unlogged = run.writer.is_writing(), run.metrics_log.has_failed
         loss, *flags = run.parallel.sum(taken.loss_share, asked_to_stop, late, writing, unlogged)
@@ -46,9 +57,9 @@ def run_steps(run: Assembled, stop: StopRequest) -> str:
         run.progress.step = planned.step + 1
         run.parallel.whereabouts.at("the step border", run.progress.step)
         run.progress.seconds += step_watch.seconds()
-        record_step(run, planned, loss, taken.outcome, step_watch.seconds())
+        record_step(run, planned, loss, outcome, step_watch.seconds())
         look_after_files(run, writing, unlogged)
-        check_skips(run, planned, taken)
+        check_skips(run, planned, taken, outcome)
         # A stop does not wait for an evaluation; the next start makes up for it.
         best = evaluate(run) if evaluation_is_due(run) and not stops else None
         is_end = has_ended(run)

@@ -28,7 +28,10 @@ REMEDY = (
 
 
 def asked_budgets(config: RunConfig) -> Budgets:
-    return {"train.token_budget": config.train.token_budget, "evaluate.token_budget": config.evaluate.token_budget}
+    train, evaluate = config.train.token_budget, config.evaluate.token_budget
+    assert train != "auto", "the config is settled before"
+    assert evaluate != "auto"
+    return {"train.token_budget": train, "evaluate.token_budget": evaluate}
 
 
 def read_budgets(config: RunConfig, run_dir: RunDir) -> Budgets:
@@ -73,7 +76,7 @@ def masks_differ(config: RunConfig) -> str:
 
 
 def budgets_of(run: Assembled) -> Budgets:
-    return {"train.token_budget": run.plan.token_budget, "evaluate.token_budget": run.rows.evaluation.token_budget}
+    return {"train.token_budget": run.plan.token_budget, "evaluate.token_budget": run.validation.token_budget}
 
 
 def halve(run: Assembled, setting: Setting) -> int | None:

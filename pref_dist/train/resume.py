@@ -14,6 +14,7 @@ from pref_dist.evaluate.worst_rows import WORST_ROWS
 from pref_dist.files import render_json, sync, write_bytes, write_json, write_text
 from pref_dist.optim import Plateau
 from pref_dist.run_dir import RunDir
+from pref_dist.runtime.budgets import TokenBudgets, resolve_budget, suggest_budgets
 from pref_dist.runtime.checkpoint import Checkpoint, drop_newer, find_newest, folder_of_step, read_into
 from pref_dist.runtime.engine import Engine, LossScale
 from pref_dist.runtime.log import MetricsLog, Speaker
@@ -60,8 +61,11 @@ def settle_config(asked: RunConfig, saved: RunConfig | None, parallel: Parallel,
     """
     precision = saved.train.precision if saved else resolve_precision("auto", parallel.device)
     multiple = saved.train.micro_batch_multiple if saved else parallel.world_size
+    budgets = settle_budgets(asked, saved, parallel)
     settled = with_values(
         asked,
+        train__token_budget=budgets.train,
+        evaluate__token_budget=budgets.evaluate,
         train__precision=precision if asked.train.precision == "auto" else asked.train.precision,
         train__micro_batch_multiple=multiple
         if asked.train.micro_batch_multiple == "auto"
@@ -77,6 +81,24 @@ def settle_config(asked: RunConfig, saved: RunConfig | None, parallel: Parallel,
             "Give them back, choose another run.dir, start anew with --fresh, or go on with --accept-changes."
         )
     return settled
+
+
+def settle_budgets(asked: RunConfig, saved: RunConfig | None, parallel: Parallel) -> TokenBudgets:
+    """Return the token budgets: as asked for; where that is auto as saved, else what suits all ranks. Collective."""
+    suggested = parallel.gather(suggest_budgets(parallel.device))
+    found = TokenBudgets(
+        train=resolve_budget("auto", min(budgets.train for budgets in suggested), asked),
+        evaluate=resolve_budget("auto", min(budgets.evaluate for budgets in suggested), asked),
+    )
+    if saved is not None:
+        found = TokenBudgets(
+            train=resolve_budget(saved.train.token_budget, found.train, asked),
+            evaluate=resolve_budget(saved.evaluate.token_budget, found.evaluate, asked),
+        )
+    return TokenBudgets(
+        train=resolve_budget(asked.train.token_budget, found.train, asked),
+        evaluate=resolve_budget(asked.evaluate.token_budget, found.evaluate, asked),
+    )
 
 
 # Folders of one data set or cache may be mounted at other places on other machines; contents are compared.

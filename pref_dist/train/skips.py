@@ -10,26 +10,28 @@ from torch import Tensor
 
 from pref_dist.data.plan import PlannedStep
 from pref_dist.errors import TrainingError
+from pref_dist.runtime.engine import StepOutcome
 from pref_dist.train.assemble import Assembled
+from pref_dist.train.feed import feed_again
 from pref_dist.train.step import TakenStep, take_step
 
 SMALLEST_LOSS_SCALE = 1.0  # below it gradients are not lifted out of fp16's rounding any more, but pushed into it
 MOST_ROWS_NAMED = 5
 
 
-def check_skips(run: Assembled, planned: PlannedStep, taken: TakenStep) -> None:
+def check_skips(run: Assembled, planned: PlannedStep, taken: TakenStep, outcome: StepOutcome) -> None:
     """Count a skipped step and say whose rows made it so; collective then.
 
     Raises TrainingError on every rank when it no longer looks like a loss scale finding its place.
     """
     progress = run.progress
-    if not taken.outcome.skipped:
+    if not outcome.skipped:
         progress.skipped_in_row = 0
         return
     progress.skipped_in_row, progress.skipped_steps = progress.skipped_in_row + 1, progress.skipped_steps + 1
     culprits = name_rows(run, find_bad_losses(taken))
     run.speaker.say(
-        f"Step {progress.step} was skipped: its gradient is not finite ({taken.outcome.grad_norm}). "
+        f"Step {progress.step} was skipped: its gradient is not finite ({outcome.grad_norm}). "
         + (culprits or "The losses of all its rows are finite.")
     )
     scale = run.engine.read_loss_scale()
@@ -74,7 +76,7 @@ def name_gradients(run: Assembled, planned: PlannedStep) -> str:
     Before an error only: the weights are not to be used after it.
     """
     with gradients_of_inputs(run) as finite:
-        taken = take_step(run, planned)
+        taken = take_step(run, feed_again(run, planned))
     if len(finite) != len(taken.micro_batches):  # frozen embeddings have no gradient, on any rank
         return "Which rows' gradient is not finite cannot be told: the input embeddings are not trained."
     bad = [

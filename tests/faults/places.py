@@ -10,7 +10,7 @@ import torch
 
 import pref_dist.data.cache_build as cache_build
 import pref_dist.train.loop as loop
-from pref_dist.runtime.engine import StepOutcome
+from pref_dist.runtime.engine import QueuedStep
 from pref_dist.runtime.parallel import Parallel
 from tests.faults.fault import Fault
 from tests.faults.strikes import leave_mark, poison, strike
@@ -58,9 +58,9 @@ def wrap_tokenising(fault: Fault) -> None:
 def follow_steps(passage: Passage) -> None:
     take_step = loop.take_step
 
-    def take(run: Any, planned: Any) -> Any:
-        passage.step, passage.num_passed = planned.step + 1, 0
-        taken = take_step(run, planned)
+    def take(run: Any, fed: Any) -> Any:
+        passage.step, passage.num_passed = fed.planned.step + 1, 0
+        taken = take_step(run, fed)
         passage.last_step, passage.step, passage.num_passed = passage.step, 0, 0
         return taken
 
@@ -105,9 +105,9 @@ def is_place(fault: Fault, passage: Passage) -> bool:
 
 
 def wrap_update(
-    fault: Fault, passage: Passage, engine: Any, step: Callable[[float], StepOutcome]
-) -> Callable[[float], StepOutcome]:
-    def update(learning_rate_factor: float) -> StepOutcome:
+    fault: Fault, passage: Passage, engine: Any, step: Callable[[float], QueuedStep]
+) -> Callable[[float], QueuedStep]:
+    def update(learning_rate_factor: float) -> QueuedStep:
         if passage.step not in fault.steps:
             return step(learning_rate_factor)
         if fault.strike != "skip":
@@ -116,7 +116,7 @@ def wrap_update(
         # What a step that is skipped must amount to, on engines that hold the whole model: nothing at all.
         leave_mark(fault, passage.step)
         engine.optimizer.zero_grad(set_to_none=True)
-        return StepOutcome(grad_norm=float("nan"), skipped=True)
+        return QueuedStep(grad_norm=torch.tensor(float("nan")), skipped=torch.tensor(True))
 
     return update
 

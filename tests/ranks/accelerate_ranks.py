@@ -35,7 +35,7 @@ def main() -> None:
     engine = parallel.build_engine(module, groups, EngineSettings("fp32", 1.0), 60)
     logits = engine.forward({"features": torch.ones(2, 4) * (parallel.rank + 1)})
     engine.backward(logits.square().sum(), is_last=True)
-    outcome = engine.step(1.0)
+    outcome = engine.step(1.0).read()
     norm = sum(float(state.value.square().sum()) for _, state in engine.read_state())
     found = engine.describe() | {"grad_norm": outcome.grad_norm, "square_norm": norm}
     (arguments.out / f"rank_{parallel.rank}.json").write_text(json.dumps(found))

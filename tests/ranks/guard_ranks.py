@@ -18,10 +18,10 @@ from torch import Tensor
 import pref_dist.train.assemble as assemble_module
 import pref_dist.train.step as step_module
 from pref_dist.cli.program import main
-from pref_dist.data.plan import PlannedStep
 from pref_dist.runtime.parallel import Parallel
 from pref_dist.train import loop, skips
 from pref_dist.train.assemble import Assembled
+from pref_dist.train.feed import FedStep
 
 
 class NanGradient(torch.autograd.Function):
@@ -46,9 +46,9 @@ def follow_steps(tell: Callable[[Assembled, int], None]) -> None:
     """Call `tell` with every step (from 1) before it is taken, in the loop as in a second look at it."""
     take_step = step_module.take_step
 
-    def taking(run: Assembled, planned: PlannedStep) -> Any:
-        tell(run, planned.step + 1)
-        return take_step(run, planned)
+    def taking(run: Assembled, fed: FedStep) -> Any:
+        tell(run, fed.planned.step + 1)
+        return take_step(run, fed)
 
     loop.take_step = taking
     skips.take_step = taking

@@ -40,7 +40,7 @@ def take_step(engine: Any, parallel: Any, step: int, poison: bool = False) -> tu
             loss = loss * float("nan")
         engine.backward(loss, is_last=index == len(mine) - 1)
         total += loss.item()
-    outcome = engine.step(factor_of(step))
+    outcome = engine.step(factor_of(step)).read()
     return parallel.sum(total)[0], outcome
 
 

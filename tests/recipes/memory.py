@@ -16,6 +16,7 @@ from pref_dist.config.load import load_config
 from pref_dist.config.model_section import ModelSection
 from pref_dist.config.schema import RunConfig
 from pref_dist.models.model_config import read_model_config
+from pref_dist.runtime.budgets import OF_A_GPU, resolve_budget
 from tests.recipes.families import FAMILIES
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -57,10 +58,15 @@ def calculate_memory(config: RunConfig) -> Memory:
             backbone = build_empty(published)
         kept = count_kept_bytes(backbone, config)
     if recomputes:
-        kept += num_layers * config.train.token_budget * published.hidden_size * BYTES_FP32
+        kept += num_layers * budget_of(config) * published.hidden_size * BYTES_FP32
     if config.model.lora is None:
         return Memory(0, 0, num_backbone, kept)
     return Memory(num_backbone, frozen_bytes, num_adapters, kept)
+
+
+def budget_of(config: RunConfig) -> int:
+    """Return train.token_budget; auto: of a GPU that is not one of the largest."""
+    return resolve_budget(config.train.token_budget, OF_A_GPU.train, config)
 
 
 def read_published(settings: ModelSection) -> Any:
@@ -97,7 +103,7 @@ def count_kept_bytes(backbone: Any, config: RunConfig) -> int:
     """Return the bytes that autograd keeps for the backward of the fullest micro-batch of the longest rows."""
     import torch
 
-    shape = (config.train.token_budget // config.data.max_tokens, config.data.max_tokens)
+    shape = (budget_of(config) // config.data.max_tokens, config.data.max_tokens)
     inputs = {name: torch.ones(shape, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
     weights = {parameter.untyped_storage()._cdata for parameter in backbone.parameters()}
     kept: dict[int, Any] = {}

@@ -18,7 +18,7 @@ STATED_BY_A_NOTEBOOK = {
         "train.warmup_fraction", "train.clip_norm", "train.keep_last",
     },
     "seed_deberta_siamese": {
-        "run.seed", "data.valid_fraction", "train.weight_decay", "train.token_budget", "train.plateau_patience",
+        "run.seed", "data.valid_fraction", "train.weight_decay", "train.plateau_patience",
         "train.plateau_factor", "evaluate.every_epochs",
     },
 }  # fmt: skip

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from pref_dist.runtime.engine import EngineSettings
+from pref_dist.runtime.precision import forbid_tf32
 from pref_dist.runtime.replicated import ReplicatedEngine
 
 
@@ -19,7 +20,7 @@ def build(precision="fp32", clip_norm=None):
 
 def take_step(module, engine, factor=1.0):
     engine.backward(module(torch.ones(2, 4)).sum() * factor, is_last=True)
-    return engine.step(1.0)
+    return engine.step(1.0).read()
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
@@ -39,3 +40,24 @@ def test_a_gradient_that_is_not_finite_changes_no_weight_and_no_moment(poison):
 def test_the_norm_is_the_one_before_clipping():
     module, engine = build(clip_norm=0.01)
     assert take_step(module, engine).grad_norm == pytest.approx((3 * 4 * 4 + 3 * 4) ** 0.5)
+
+
+def test_the_loss_scale_of_a_step_that_was_skipped_is_halved_and_nothing_else_changes():
+    module, engine = build("fp16")
+    assert not take_step(module, engine, 1e-3).skipped
+    before = dict(engine.read_state())
+    scale = engine.read_loss_scale().scale
+    assert take_step(module, engine, float("inf")).skipped
+    assert engine.read_loss_scale().scale == scale / 2
+    for name, state in engine.read_state():
+        assert torch.equal(state.value, before[name].value)
+        assert torch.equal(state.exp_avg_sq, before[name].exp_avg_sq)
+        assert state.step == before[name].step == 1
+    assert not take_step(module, engine, 1e-3).skipped
+
+
+def test_products_are_whole_fp32_whatever_the_environment_asks_for():
+    torch.set_float32_matmul_precision("high")
+    forbid_tf32()
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert not torch.backends.cudnn.allow_tf32

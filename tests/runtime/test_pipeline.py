@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from pref_dist.evaluate.pipeline import build_ahead
+from pref_dist.runtime.pipeline import build_ahead
 
 
 def test_items_come_in_order_built_by_another_thread_at_most_one_ahead():
