@@ -12,7 +12,7 @@ def use_fast_attention(encoder: nn.Module) -> None:
     """Let a transformers `DebertaV2Model` compute its attention by this room, in place.
 
     Parameters, their names and their gradients stay; a second call changes nothing. It then also takes rows without
-    padding: with a `PackedRows` in `encoder.encoder.packed_rows`, input_ids and position_ids (1, N) and no attention mask.
+    padding: with a `PackedRows` in `encoder.encoder.packed_rows`, input_ids and position_ids (1, N), no attention mask.
     Raises ModelError if it is no such model.
     """
     from pref_dist.models.deberta.install import install

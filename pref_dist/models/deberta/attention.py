@@ -80,13 +80,15 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, context_grad: Tensor) -> tuple[Tensor | None, ...]:
-        *inputs, context = ctx.saved_tensors[:6]
+        # Asked for once: recomputation hands them out only once.
+        saved = ctx.saved_tensors
+        inputs, context, kept = saved[:5], saved[5], saved[6:]
         grads = [
             None if tensor is None else torch.zeros_like(tensor, memory_format=torch.contiguous_format)
             for tensor in inputs
         ]
         with torch.autocast(context.device.type, enabled=False):
-            for piece, probabilities in zip(ctx.pieces, ctx.saved_tensors[6:], strict=True):
+            for piece, probabilities in zip(ctx.pieces, kept, strict=True):
                 part, part_grad = _heads_first(context, piece), _heads_first(context_grad, piece)
                 find_grads(_take(inputs, piece), probabilities, part, part_grad, ctx.dropout, _take(grads, piece))
         return (*grads, None, None, None)

@@ -49,7 +49,7 @@ class FastDisentangledSelfAttention(DisentangledSelfAttention):  # type: ignore[
     """Disentangled attention (He et al., 2021, https://arxiv.org/abs/2006.03654) without a gather over the scores."""
 
     # Lengths of rows differ from batch to batch: compiled, this would be compiled for each of them.
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(
         self,
         hidden_states: Tensor,
@@ -83,7 +83,7 @@ class FastDisentangledSelfAttention(DisentangledSelfAttention):  # type: ignore[
         return float(torch.tensor(float(self.attention_head_size * num_terms)).sqrt())
 
     def _split_heads(self, projected: Tensor) -> Tensor:
-        return projected.unflatten(-1, (self.num_attention_heads, -1))
+        return projected.view(*projected.shape[:-1], self.num_attention_heads, -1)
 
     def _project_distances(self, distances: Distances | None, embeddings: Any) -> tuple[Tensor | None, Tensor | None]:
         """Return a key and a query (2L - 1, heads, D) for each distance, None for a term that this model has not.

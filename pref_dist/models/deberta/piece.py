@@ -14,7 +14,7 @@ from pref_dist.models.deberta.skew import by_distance, by_pair, divide, with_hea
 
 @dataclass
 class Operands:
-    """query, key, value: (R, H, L, D). key_of_distance, query_of_distance: (M, H, D) or None. Or all their gradients."""
+    """query, key, value: (R, H, L, D); key_of_distance, query_of_distance: (M, H, D) or None. Or their gradients."""
 
     query: Tensor
     key: Tensor
@@ -128,5 +128,5 @@ def _multiply_back(
     """Add the gradients of both factors of `by_distance`."""
     num_rows = len(block_RHBD)
     block_grad = products_grad.bmm(of_distance_MHD.transpose(0, 1))
-    to_block_RHBD.add_(block_grad.unflatten(1, (num_rows, -1)).transpose(0, 1))
+    to_block_RHBD.add_(block_grad.view(len(block_grad), num_rows, -1, block_grad.shape[2]).transpose(0, 1))
     to_distance_MHD.transpose(0, 1).baddbmm_(products_grad.transpose(1, 2), with_heads_outside(block_RHBD))

@@ -41,8 +41,8 @@ def find_packed(packed: PackedRows) -> AttentionRows:
 def find_padded(attention_mask: Tensor) -> AttentionRows:
     """Return the rows of a mask, 1 for each real token, (R, T), or for each pair (query, key), (R, T, T).
 
-    On a CPU only real tokens are attended to and from: where there is none, the attention's output is zero (transformers
-    averages over tokens there; nothing real depends on it).
+    On a CPU only real tokens are attended to and from: where there is none, the attention's output is zero
+    (transformers averages over tokens there; nothing real depends on it).
     """
     if attention_mask.dim() == 3:
         return AttentionRows([EVERYTHING], attention_mask.bool()[:, None])

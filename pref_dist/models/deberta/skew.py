@@ -9,6 +9,7 @@ Suffixes: R rows, H heads, B block, L tokens of a row, M distances, D size of a 
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -22,7 +23,7 @@ def divide(num_tokens: int, device_type: str) -> Iterator[tuple[slice, slice]]:
     largest = CPU_BLOCK if device_type == "cpu" else GPU_BLOCK
     num_blocks = -(-num_tokens // largest)
     borders = [num_tokens * number // num_blocks for number in range(num_blocks + 1)]
-    for first, end in zip(borders, borders[1:], strict=False):
+    for first, end in pairwise(borders):
         yield slice(first, end), slice(num_tokens - end, 2 * num_tokens - 1 - first)
 
 
