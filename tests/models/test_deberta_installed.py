@@ -1,6 +1,7 @@
 """What fast attention changes of a model, what it leaves, and how it lives with recomputation, autocast and compile."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -65,12 +66,17 @@ def test_without_dropout_nothing_is_drawn():
 
 
 def test_evaluation_keeps_nothing_and_gives_the_same():
-    model = build_model()
-    expected = model(*draw_ids()).last_hidden_state
-    with torch.no_grad():
-        output = model.eval()(*draw_ids()).last_hidden_state
+    model, (ids, mask) = build_model(), draw_ids()
+    expected = model(ids, attention_mask=mask).last_hidden_state
+    with torch.no_grad(), _Watch() as watch:
+        output = model.eval()(ids, attention_mask=mask).last_hidden_state
     assert output.grad_fn is None
     assert torch.equal(output, expected)
+    with _Watch() as training_watch:
+        model.train()(ids, attention_mask=mask)
+    # Of three rows' probabilities one at a time is alive.
+    assert watch.most_scores_alive == 1
+    assert training_watch.most_scores_alive == 3 * 2
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
@@ -131,17 +137,21 @@ def test_compiled_layers_give_the_same(is_packed):
 
 
 class _Watch(TorchDispatchMode):
-    """Notes the operations that ran and the largest tensor of whole numbers that they gave."""
+    """Notes which operations ran, their largest tensor of whole numbers, and how many softmaxes were alive at once."""
 
     def __init__(self):
         super().__init__()
-        self.names, self.largest_index = set(), 0
+        self.names, self.largest_index, self.most_scores_alive = set(), 0, 0
+        self.scores = []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         output = function(*args, **(kwargs or {}))
         self.names.add(function.overloadpacket._qualified_op_name)
         if isinstance(output, torch.Tensor) and output.dtype == torch.int64:
             self.largest_index = max(self.largest_index, output.numel())
+        if "softmax" in function.overloadpacket._qualified_op_name:
+            self.scores.append(weakref.ref(output.untyped_storage()))
+            self.most_scores_alive = max(self.most_scores_alive, sum(each() is not None for each in self.scores))
         return output
 
 

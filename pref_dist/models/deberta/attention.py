@@ -34,7 +34,9 @@ def attend(
     if rows.packed is not None:
         packed = rows.packed
         tensors[:3] = [None if tensor is None else packed.unpack(tensor.squeeze(0)) for tensor in tensors[:3]]
-    context: Tensor = _Attention.apply(*tensors, rows.mask, rows.pieces, dropout)  # type: ignore[no-untyped-call]
+    context: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
+        *tensors, rows.mask, rows.pieces, dropout, torch.is_grad_enabled()
+    )
     return context if rows.packed is None else rows.packed.pack(context).unsqueeze(0)
 
 
@@ -62,17 +64,18 @@ class _Attention(torch.autograd.Function):
         mask: Tensor | None,
         pieces: list[Piece],
         dropout: float,
+        has_backward: bool,
     ) -> Tensor:
         inputs = (query, key, value, key_of_distance, query_of_distance)
         context = torch.zeros_like(query, memory_format=torch.contiguous_format)
         kept: list[Tensor] = []
-        has_backward = any(ctx.needs_input_grad)
         with torch.autocast(query.device.type, enabled=False):
             for piece in pieces:
                 part, probabilities = attend_piece(_take(inputs, piece), mask, dropout)
                 _heads_first(context, piece).copy_(part)
                 if has_backward:
                     kept.append(probabilities)
+                del probabilities  # Or they would live while the next piece makes its own.
         ctx.save_for_backward(*inputs, context, *kept)
         ctx.pieces, ctx.dropout = pieces, dropout
         return context
@@ -91,7 +94,7 @@ class _Attention(torch.autograd.Function):
             for piece, probabilities in zip(ctx.pieces, kept, strict=True):
                 part, part_grad = _heads_first(context, piece), _heads_first(context_grad, piece)
                 find_grads(_take(inputs, piece), probabilities, part, part_grad, ctx.dropout, _take(grads, piece))
-        return (*grads, None, None, None)
+        return (*grads, None, None, None, None)
 
 
 def _take(tensors: Sequence[Tensor | None], piece: Piece) -> Operands:

@@ -86,15 +86,13 @@ def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def _find_score_grad(value: Tensor, signed: Tensor, used: Tensor, delta: Tensor, context_grad: Tensor) -> Tensor:
     """Return probability * (its gradient - delta), (R, H, L, L)."""
-    value_T = value.transpose(-1, -2)
-    if used is not signed:
-        grad = (context_grad @ value_T).mul_(used)
-        return torch.addcmul(grad, signed.abs(), delta.to(grad.dtype), value=-1)
-    if signed.dtype == delta.dtype:
-        grad = torch.baddbmm(-delta.flatten(0, 1), context_grad.flatten(0, 1), value_T.flatten(0, 1))
-        return grad.view_as(signed).mul_(signed)
-    # 16-bit: a delta of 16 bits would push a whole row of gradients to one side.
-    return ((context_grad @ value_T - delta) * signed).to(signed.dtype)
+    # In delta's dtype, float32 for 16 bits: a rounded delta would push a whole row of gradients to one side.
+    grad = (context_grad @ value.transpose(-1, -2)).to(delta.dtype)
+    if used is signed:
+        grad.sub_(delta).mul_(signed)
+    else:
+        grad.mul_(used).addcmul_(signed.abs(), delta, value=-1)
+    return grad.to(signed.dtype)
 
 
 def _add_grads_by_distance(
