@@ -13,7 +13,7 @@ from pref_dist.bench.parts import CacheQuestion
 
 def build_own(question: CacheQuestion) -> dict[str, Any]:
     """Read, check, render, tokenise and write all rows, as `prepare` does."""
-    import transformers  # noqa: F401 - load_tokenizer would import it
+    from transformers import AutoTokenizer  # noqa: F401 - load_tokenizer would import it
 
     from pref_dist.config.schema import DataSection
     from pref_dist.data.cache import open_tokens
@@ -28,7 +28,7 @@ def build_own(question: CacheQuestion) -> dict[str, Any]:
 
 
 def build_by_map(question: CacheQuestion) -> dict[str, Any]:
-    """pandas, `Dataset.map` and padding to max_length, into a data set on disk."""
+    """pandas, `Dataset.map` and padding to max_length, as the notebook has it."""
     import numpy as np
     import pandas as pd
     from datasets import Dataset
@@ -52,7 +52,7 @@ def build_by_map(question: CacheQuestion) -> dict[str, Any]:
 
 def open_warm(question: CacheQuestion) -> dict[str, Any]:
     """What a start pays when the tokens are there: build them, then `prepare` again with the clock running."""
-    import transformers  # noqa: F401 - load_tokenizer would import it
+    from transformers import AutoTokenizer  # noqa: F401 - load_tokenizer would import it
 
     from pref_dist.config.load import load_config
     from pref_dist.data.prepare import prepare

@@ -29,10 +29,10 @@ def measure_in_turns(
             place.mkdir()
             try:
                 column.measurements.append(Measurement(**measure(column, place)))
-                say(f"  {column.name}, {column.rows_per_step} rows a step: {speed_of(column)}")
+                say(f"  {column.label}: {speed_of(column)}")
             except BenchError as error:
                 column.failure = str(error)
-                say(f"  {column.name}, {column.rows_per_step} rows a step: FAILED")
+                say(f"  {column.label}: FAILED")
             finally:
                 shutil.rmtree(place, ignore_errors=True)
         say_left(repeat, repeats, time.monotonic() - started, say)
@@ -53,7 +53,5 @@ def raise_failures(columns: Sequence[Column]) -> None:
     """Raise BenchError, naming every column without an answer, so that a hole in the table is no success."""
     failed = [column for column in columns if column.failure]
     if failed:
-        reasons = "\n\n".join(
-            f"{column.name}, {column.rows_per_step} rows a step: {column.failure}" for column in failed
-        )
+        reasons = "\n\n".join(f"{column.label}: {column.failure}" for column in failed)
         raise BenchError(f"{len(failed)} of {len(columns)} pipelines could not be measured.\n{reasons}")

@@ -72,9 +72,9 @@ def probe(config: Any, device: torch.device) -> LinearWork:
 
 
 def measure_matmul_rate(work: LinearWork, num_tokens: int, dtype: torch.dtype, device: torch.device) -> float:
-    """Return FLOP/s of the model's token-wise layer shapes, each alone with `num_tokens` tokens, weighted as they occur.
+    """Return FLOP/s of the model's token-wise layer shapes with `num_tokens` tokens each, weighted as they occur.
 
-    In this process: same threads, same type. Median of several.
+    Each shape alone, in this process: same threads, same type. Median of several.
     """
     num_tokens = max(1, min(num_tokens, MAX_TIMED_TOKENS))
     seconds = sum(

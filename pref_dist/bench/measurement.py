@@ -81,6 +81,11 @@ class Column:
     def name(self) -> str:
         return self.pipeline if self.dropout is None else f"{self.pipeline}, dropout {self.dropout:g}"
 
+    @property
+    def label(self) -> str:
+        """Return the name with the rows a step, where that is asked for."""
+        return self.name if self.dropout is None else f"{self.name}, {self.rows_per_step} rows a step"
+
     def values(self, figure: str) -> list[float]:
         found = (getattr(measurement, figure) for measurement in self.measurements)
         return [value for value in found if value is not None]
@@ -129,17 +134,33 @@ class Ratio:
         }  # fmt: skip
 
 
-def pair_columns(columns: Sequence[Column], equal_dropout: Sequence[str]) -> list[Ratio]:
-    """Return our columns over each peer's with equally many rows a step.
+@dataclass(frozen=True)
+class Comparison:
+    """All columns and our ratios; about: what was measured, for the JSON."""
+
+    columns: list[Column]
+    ratios: list[Ratio]
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **self.about,
+            "columns": [column.to_json() for column in self.columns],
+            "ratios": [ratio.to_json() for ratio in self.ratios],
+        }
+
+
+def pair_columns(columns: Sequence[Column], equal_dropout: Sequence[str], own: Sequence[str] = ("own",)) -> list[Ratio]:
+    """Return the columns in `own` over each peer's with equally many rows a step.
 
     Peers in `equal_dropout` run with the dropouts that we run with, and are compared at the same; the others have
     their own, which every one of ours is compared with.
     """
-    own = [column for column in columns if column.pipeline == "own"]
-    peers = [column for column in columns if column.pipeline != "own" and not column.is_absent]
+    ours = [column for column in columns if column.pipeline in own]
+    peers = [column for column in columns if column.pipeline not in own and not column.is_absent]
     return [
         Ratio(mine, peer)
-        for mine in own
+        for mine in ours
         for peer in peers
         if mine.rows_per_step == peer.rows_per_step
         and (peer.pipeline not in equal_dropout or peer.dropout == mine.dropout)

@@ -48,6 +48,8 @@ class StepRecords:
 
 def measure(question: TrainQuestion) -> dict[str, Any]:
     """Return a Measurement as plain values. Raises PrefDistError as training does."""
+    from transformers import AutoTokenizer  # noqa: F401 - seconds of import, which are not the rows'
+
     config = own_config(question)
     parallel = stand_alone()
     settled = settle_config(config, None, parallel, False)

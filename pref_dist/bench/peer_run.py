@@ -111,7 +111,7 @@ class WaitingTime:
 def measure_trainer(
     build: Callable[[int, float], Trainer], model: Any, precision: str, num_rows: int
 ) -> dict[str, Any]:
-    """Train one epoch by the Trainer that `build(max_steps, rate)` returns; return a Measurement as plain values.
+    """Train one epoch by the Trainer that `build` returns; return a Measurement as plain values.
 
     Before that one step at rate 0, by a Trainer of its own, warms up without changing a weight. Raises BenchError
     unless every row went through the model once.

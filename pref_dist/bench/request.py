@@ -1,16 +1,20 @@
 """What all verbs of `bench` are told, and the model and rows that they make of it."""
 
 import importlib.util
+import os
+import platform
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pref_dist.bench.children import run_child
 from pref_dist.bench.parts import ModelQuestion
 from pref_dist.bench.shapes import SHAPES, config_values
+from pref_dist.data.workers import count_cores
 from pref_dist.errors import ConfigError
 from pref_dist.files import read_json
 from pref_dist.models.source import find_model_folder
@@ -56,6 +60,17 @@ class BenchRequest:
         values: dict[str, Any] = read_json(find_model_folder(self.model) / "config.json")
         return values
 
+    def check_positions(self, max_tokens: int) -> None:
+        """Raise ConfigError if rows may have more tokens than the model has positions, before any process starts."""
+        values = self.read_model_values()
+        places = values.get("max_position_embeddings")
+        is_relative = values.get("relative_attention") and not values.get("position_biased_input", True)
+        if places and not is_relative and max_tokens > places:
+            raise ConfigError(
+                f"{self.model_name} has {places:,} positions, fewer than {max_tokens:,} tokens. Lower --max-tokens (or "
+                "--sizes), or name a --shape: deberta-v3-* takes any length, minilm-l6 gets as many as are asked for."
+            )
+
     def make_model(self, folder: Path) -> str:
         """Return a local model folder with weights; a shape's are written first, once for all pipelines."""
         source = find_model_folder(self.model)
@@ -63,6 +78,13 @@ class BenchRequest:
             return str(source)
         question = ModelQuestion(str(folder / "model"), self.shape, str(source), self.max_tokens)
         return str(run_child("write_model", question)["model"])
+
+    def describe(self) -> dict[str, Any]:
+        """Return what was asked for, as the JSON keeps it."""
+        return {
+            "data": self.data_name, "model": self.model_name, "max_tokens": self.max_tokens, "repeats": self.repeats,
+            "precision": self.precision, "overrides": list(self.overrides), "seed": SEED,
+        }  # fmt: skip
 
     @property
     def data_name(self) -> str:
@@ -83,12 +105,6 @@ def scratch_folder() -> Iterator[Path]:
 
 def describe_machine() -> dict[str, Any]:
     """Return what the figures depend on, without importing torch."""
-    import os
-    import platform
-    from importlib.metadata import version
-
-    from pref_dist.data.workers import count_cores
-
     versions = {name: version(name) for name in ("torch", "transformers")}
     return {
         "cores": count_cores(), "load_before": round(os.getloadavg()[0], 2), "processor": read_processor(),
@@ -100,8 +116,6 @@ def read_processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        import platform
-
         return platform.machine()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "unknown")

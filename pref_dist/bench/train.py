@@ -1,14 +1,14 @@
 """`bench train`: our training beside the seed's Trainer, Trainer at its best, and sentence-transformers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pref_dist.bench.children import run_child
 from pref_dist.bench.estimate import guess_seconds, say_duration
 from pref_dist.bench.interleave import measure_in_turns
-from pref_dist.bench.measurement import Column, Ratio, pair_columns
+from pref_dist.bench.measurement import Column, Comparison, pair_columns
 from pref_dist.bench.own_config import check_overrides
 from pref_dist.bench.parts import TrainQuestion
 from pref_dist.bench.request import SEED, SEED_DROPOUT, BenchRequest, describe_machine, is_installed, scratch_folder
@@ -16,22 +16,6 @@ from pref_dist.bench.rows import NUM_VALID_ROWS, draw_rows, write_rows
 from pref_dist.errors import ConfigError
 
 SMALLEST_BATCHES_GROUPED = 4  # of which Trainer's group_by_length makes one pool of rows that it sorts
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """All columns and our ratios; about: what was measured, for the JSON."""
-
-    columns: list[Column]
-    ratios: list[Ratio]
-    about: dict[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            **self.about,
-            "columns": [column.to_json() for column in self.columns],
-            "ratios": [ratio.to_json() for ratio in self.ratios],
-        }
 
 
 @dataclass(frozen=True)
@@ -52,6 +36,7 @@ def bench_train(asked: TrainAsked) -> Comparison:
     """Measure training, pipelines taking turns. Raises PrefDistError; a pipeline that fails is kept in its column."""
     request = asked.request
     check(asked)
+    machine = describe_machine()
     columns = list_columns(asked)
     request.say(announce(asked, columns))
     with scratch_folder() as folder:
@@ -68,14 +53,15 @@ def bench_train(asked: TrainAsked) -> Comparison:
             )  # fmt: skip
             return run_child(f"{column.pipeline.replace('-', '_')}_train", question)
 
-        about = {"verb": "train", "machine": describe_machine(), **describe(asked)}
         measure_in_turns(columns, request.repeats, measure, folder, request.say)
+    about = {"verb": "train", "machine": machine, **request.describe(), "rows": asked.num_rows}
     return Comparison(columns, pair_columns(columns, equal_dropout=("best",)), about)
 
 
 def check(asked: TrainAsked) -> None:
     """Raise ConfigError for what cannot be measured."""
     check_overrides(asked.request.overrides)
+    asked.request.check_positions(asked.request.max_tokens)
     if not asked.rows_per_step or min(asked.rows_per_step) < 1 or asked.steps < 1:
         raise ConfigError(f"--rows-per-step={list(asked.rows_per_step)} and --steps={asked.steps} must be 1 or more.")
     if not all(0.0 <= dropout < 1.0 for dropout in asked.dropouts) or not asked.dropouts:
@@ -112,12 +98,3 @@ def announce(asked: TrainAsked, columns: Sequence[Column]) -> str:
             f"raise --steps to compare it there."
         )
     return "\n".join(lines)
-
-
-def describe(asked: TrainAsked) -> dict[str, Any]:
-    request = asked.request
-    return {
-        "data": request.data_name, "model": request.model_name, "max_tokens": request.max_tokens,
-        "rows": asked.num_rows, "repeats": request.repeats, "rows_per_step": list(asked.rows_per_step),
-        "overrides": list(request.overrides),
-    }  # fmt: skip
