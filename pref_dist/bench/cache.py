@@ -55,14 +55,15 @@ class CacheComparison:
         return {**self.about, "ways": [way.to_json() for way in self.ways], "ratios": self.ratios}
 
 
-def bench_cache(request: BenchRequest, num_rows: int | None) -> CacheComparison:
+def bench_cache(request: BenchRequest, num_rows: int | None, num_processes: int | None = None) -> CacheComparison:
     """Measure builds of the same file, ways taking turns, and a warm start. Raises PrefDistError.
 
     num_rows: of the file; None: all of --data, or 20,000 synthetic ones. More than it has: they repeat, marked.
+    num_processes: of a second datasets.map, None: as many as cores, 1: there is none.
     """
     if num_rows is not None and num_rows < 1:
         raise ConfigError(f"--rows={num_rows} must be 1 or more.")
-    ways, machine = list_ways(), describe_machine()
+    ways, machine = list_ways(num_processes or count_cores()), describe_machine()
     with scratch_folder() as folder:
         rows_csv, count = write_source(request, num_rows, folder)
         request.say(
@@ -77,9 +78,9 @@ def bench_cache(request: BenchRequest, num_rows: int | None) -> CacheComparison:
     return CacheComparison(ways, compare(ways), about)
 
 
-def list_ways() -> list[Builds]:
-    cores = count_cores()
-    several = [Builds(f"datasets.map, num_proc={cores}", "map_cache", cores)] if cores > 1 else []
+def list_ways(num_processes: int) -> list[Builds]:
+    name = f"datasets.map, num_proc={num_processes}"
+    several = [Builds(name, "map_cache", num_processes)] if num_processes > 1 else []
     return [
         Builds("own", "own_cache"),
         Builds("datasets.map", "map_cache"),

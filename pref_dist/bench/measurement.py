@@ -103,7 +103,7 @@ class Column:
         first = self.measurements[0] if self.measurements else None
         about = {} if first is None else {
             "rows": first.rows, "steps": first.steps, "tokens": first.tokens, "precision": first.precision,
-            "device": first.device, "threads": first.threads,
+            "device": first.device, "threads": first.threads, "batch_widths": first.batch_widths,
         }  # fmt: skip
         figures = {
             name: None if self.median(name) is None else {"median": self.median(name), "spread": self.spread(name)}

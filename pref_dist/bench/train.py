@@ -15,8 +15,6 @@ from pref_dist.bench.request import SEED, SEED_DROPOUT, BenchRequest, describe_m
 from pref_dist.bench.rows import NUM_VALID_ROWS, draw_rows, write_rows
 from pref_dist.errors import ConfigError
 
-SMALLEST_BATCHES_GROUPED = 4  # of which Trainer's group_by_length makes one pool of rows that it sorts
-
 
 @dataclass(frozen=True)
 class TrainAsked:
@@ -86,15 +84,8 @@ def announce(asked: TrainAsked, columns: Sequence[Column]) -> str:
     present = [column for column in columns if not column.is_absent]
     tokens = asked.num_rows * request.max_tokens
     seconds = sum(guess_seconds(values, shares[column.pipeline] * tokens, times=3) for column in present)
-    few = [size for size in asked.rows_per_step if asked.num_rows < 2 * SMALLEST_BATCHES_GROUPED * size]
-    lines = [
+    return (
         f"training {request.model_name} on {asked.num_rows:,} rows of {request.data_name}, at most "
         f"{request.max_tokens:,} tokens each, {request.repeats} x {len(present)} processes, one after another; "
         f"{say_duration(request.repeats * seconds)} on these cores"
-    ]
-    if few and "best" in request.peers:
-        lines.append(
-            f"NOTE: of {asked.num_rows:,} rows in steps of {few[0]}, Trainer's group_by_length cannot sort much; "
-            f"raise --steps to compare it there."
-        )
-    return "\n".join(lines)
+    )

@@ -191,14 +191,15 @@ def evaluate(request: "BenchRequest", rows: int, as_json: bool, out: Path | None
     help="Of the file; left out: all of --data, or 20,000 synthetic "
     "ones. More than --data has: they repeat, each marked.",
 )
+@click.option("--processes", type=click.IntRange(min=1), help="Of a second datasets.map; left out: a core each.")
 @repeats_option(3)
 @shared_options
-def cache(request: "BenchRequest", rows: int | None, as_json: bool, out: Path | None) -> None:
+def cache(request: "BenchRequest", rows: int | None, processes: int | None, as_json: bool, out: Path | None) -> None:
     """The token cache: reading, checking, tokenising and writing beside datasets.map; and a warm start."""
     from pref_dist.bench.cache import bench_cache, raise_failures
     from pref_dist.cli.bench_tables import render_cache
 
-    found = bench_cache(request, rows)
+    found = bench_cache(request, rows, processes)
     show(found, as_json, out, render_cache)
     raise_failures(found.ways)
 
