@@ -8,6 +8,7 @@ from pref_dist.config.section import Positive, Probability, Section
 
 ModelKind = Literal["joint", "siamese", "decoder"]
 Pooling = Literal["cls", "mean", "last", "segments"]
+Attention = Literal["auto", "fast", "transformers"]
 Head = Literal["default", "two_layer", "concat", "difference", "antisymmetric"]
 
 DEFAULT_PARTS: dict[str, dict[str, str]] = {
@@ -68,6 +69,11 @@ class ModelSection(Section):
     lora: LoraSection | None = Field(
         None, description="Train low-rank adapters instead of the backbone's own weights: {rank: 16, ...}; null: all."
     )
+    embeddings: Literal["trained", "frozen"] = Field(
+        "trained",
+        description="The table of token embeddings. frozen: it stays as model.name has it, gets no gradient and no "
+        "moments, and is in no checkpoint, so that model.name must stay where it is; positions and norms are trained.",
+    )
     head_dropout: Probability = Field(0.0, description="Dropout before the last linear layer.")
     surface_features: bool = Field(
         False,
@@ -75,6 +81,11 @@ class ModelSection(Section):
         "(pref_dist/data/surface.py). It wants a larger train.head_learning_rate, such as 2e-3. Not for decoders.",
     )
     dropout: Probability = Field(0.0, description="Dropout of hidden states and attention in the encoder.")
+    attention: Attention = Field(
+        "auto",
+        description="fast: the encoder works on real tokens alone, rows packed into one sequence (and DeBERTa's "
+        "attention is ours); transformers: rows padded, its own attention; auto: fast where the family is known.",
+    )
     weight_dtype: Literal["fp32", "fp64"] = Field(
         "fp32", description="Type of the master weights; fp64 is for exactness checks (single, ddp and fsdp2)."
     )
@@ -105,3 +116,18 @@ class ModelSection(Section):
         if self.lora is not None and self.lora.base != "fp32" and self.weight_dtype == "fp64":
             raise ValueError(f"lora.base={self.lora.base} is not for weight_dtype=fp64")
         return self
+
+    @model_validator(mode="after")
+    def check_embeddings(self) -> "ModelSection":
+        if self.embeddings == "trained":
+            return self
+        if self.lora is not None:
+            raise ValueError(f"embeddings={self.embeddings} is not for lora, which freezes the table anyway")
+        if self.embeddings == "frozen" and self.from_scratch:
+            raise ValueError("embeddings=frozen with from_scratch=true would leave the table random for ever")
+        return self
+
+    @property
+    def has_frozen_weights(self) -> bool:
+        """Whether some weights are not trained, so that no checkpoint holds them."""
+        return self.lora is not None or self.embeddings == "frozen"

@@ -25,10 +25,11 @@ TEXTS_OF_LINES = ((0, 1), (0, 2))
 class Batch:
     """One micro-batch as tensors: L lines of tokens, P rows in the order in which they are shown.
 
-    inputs: input_ids and attention_mask, each (L, T) int64, and, where the model reads it, segment_ends (P, 3) int64,
-    the exclusive ends of prompt, A and B in the row, sides (P, 2) int64, the lines of the first and the second
-    response, or surface (L, 3 or 2, F) of the texts that a line holds, see `data/surface.py`. With one sequence a row,
-    L is P; a siamese row has two lines, also where it is shown in both orders.
+    inputs: input_ids and attention_mask, each (L, T) int64, and token_places (N,) int64, where the mask is 1 when the
+    lines are one sequence (a GPU could say it only when all its work is done). Where the model reads it, also
+    segment_ends (P, 3) int64, the exclusive ends of prompt, A and B in the row, sides (P, 2) int64, the lines of the
+    first and the second response, or surface (L, 3 or 2, F) of the texts that a line holds, see `data/surface.py`.
+    With one sequence a row, L is P; a siamese row has two lines, also where it is shown in both orders.
     target: (P, 3) class probabilities to learn. weight: (P,) in the loss, 0 for the row of a spare micro-batch.
     line_rows: (L,) place in the token table of the row that a line belongs to, -1 in a spare micro-batch.
     teacher: (P, 3) logits of a teacher, where there is one.
@@ -125,20 +126,29 @@ def read_pairs(
 
 
 def pad(tokens: Tokens, pad_id: int) -> dict[str, Tensor]:
-    """Return input_ids and attention_mask (L, T) of lines of tokens."""
+    """Return input_ids and attention_mask (L, T) of lines of tokens, and the places (N,) of their tokens."""
     num_lines, width = len(tokens), max(len(ids) for ids in tokens)
     input_ids = np.full((num_lines, width), pad_id, dtype=np.int64)
     attention_mask = np.zeros((num_lines, width), dtype=np.int64)
     for place, ids in enumerate(tokens):
         input_ids[place, : len(ids)] = ids
         attention_mask[place, : len(ids)] = 1
-    return {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(attention_mask)}
+    places = np.flatnonzero(attention_mask)
+    return {
+        "input_ids": torch.from_numpy(input_ids),
+        "attention_mask": torch.from_numpy(attention_mask),
+        "token_places": torch.from_numpy(places),
+    }
 
 
 def build_spare_batch(table: TokenRows, layout: BatchLayout) -> Batch:
     """One token of the table's first row with weight 0 a line: what a rank runs when it has no rows left."""
     token = torch.tensor([[int(table.input_ids(0)[0])]] * layout.num_sequences, dtype=torch.int64)
-    inputs = {"input_ids": token, "attention_mask": torch.ones_like(token)}
+    inputs = {
+        "input_ids": token,
+        "attention_mask": torch.ones_like(token),
+        "token_places": torch.arange(layout.num_sequences),
+    }
     if layout.has_segments:
         inputs["segment_ends"] = torch.ones((1, 3), dtype=torch.int64)
     if layout.num_sequences == 2:

@@ -180,23 +180,26 @@ def restore_model(
 def choose_weights(config: RunConfig, run_dir: RunDir, checkpoint: Checkpoint) -> tuple[ModelSection, Path]:
     """Return what to build, and from which folder, before the checkpoint's weights are read into it.
 
-    A checkpoint of adapters needs the weights that they were trained beside. Raises CheckpointError if those are gone
-    or others.
+    A checkpoint of adapters, or without the table of embeddings, needs the weights that its own were trained beside.
+    Raises CheckpointError if those are gone or others.
     """
-    if config.model.lora is None:
+    if not config.model.has_frozen_weights:
         # All weights come from the checkpoint, so that the model's own weight files are not needed any more.
         return config.model.model_copy(update={"from_scratch": True}), run_dir.model_files
+    kept = "adapters alone (model.lora)"
+    if config.model.lora is None:
+        kept = "no table of embeddings (model.embeddings=frozen)"
     try:
         folder = find_model_folder(config.model.name)
         digest = digest_base(folder)
     except ModelError as error:
         raise CheckpointError(
-            f"{checkpoint.folder} holds adapters alone (model.lora), and the weights beside which they were trained "
+            f"{checkpoint.folder} holds {kept}, and the weights beside which they were trained "
             f"are gone. Give model.name={config.model.name} back. {error}"
         ) from error
     if digest != checkpoint.progress["identity"]["base"]:
         raise CheckpointError(
-            f"{checkpoint.folder} holds adapters alone (model.lora), trained beside other weights than those of "
+            f"{checkpoint.folder} holds {kept}, trained beside other weights than those of "
             f"model.name={config.model.name} now ({folder}). Give the former files back."
         )
     return config.model, folder

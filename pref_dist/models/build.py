@@ -11,10 +11,12 @@ from torch import nn
 from pref_dist.config.model_section import LoraSection, ModelSection
 from pref_dist.errors import ModelError
 from pref_dist.models.decoder import DecoderClassifier
+from pref_dist.models.dropout import use_cheap_dropout
 from pref_dist.models.held import HeldWeights, explain_labels, read_export, read_tensors
 from pref_dist.models.joint import EncoderClassifier, PooledClassifier
 from pref_dist.models.lora import add_adapters, keep_base_narrow
 from pref_dist.models.model_config import check_positions, check_vocabulary, read_model_config
+from pref_dist.models.packing import settle_attention
 from pref_dist.models.siamese import SiameseClassifier
 from pref_dist.models.weights import find_head_names, load_weights, start_randomly, uses_own_head
 
@@ -26,12 +28,14 @@ class BuiltModel:
     head_names: parameters that are not the pre-trained encoder's.
     new_names: parameters that no weight file held, so that they start at random.
     notes: lines about what it starts from that somebody should see.
+    attention: what runs, "fast" or "transformers" (see `models/packing.py`).
     """
 
     module: nn.Module
     head_names: tuple[str, ...]
     new_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    attention: str = "transformers"
 
     @property
     def input_embeddings(self) -> nn.Module:
@@ -81,7 +85,11 @@ def build_model(
     if settings.lora is not None:
         missing += adapt(module, settings.lora, missing, seed)
     check_dropouts(module, settings)
-    return BuiltModel(module, head_names, tuple(missing), notes)
+    use_cheap_dropout(module)
+    built = BuiltModel(module, head_names, tuple(missing), notes, settle_attention(module, settings))
+    if settings.embeddings == "frozen":
+        built.input_embeddings.requires_grad_(False)
+    return built
 
 
 def note_start(

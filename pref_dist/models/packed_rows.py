@@ -36,7 +36,7 @@ class PackedRows:
     def unpack(self, packed: Tensor) -> Tensor:
         """Return (R, T, ...) of (N, ...), zero where there is no token."""
         padded = packed.new_zeros((self.num_rows * self.longest, *packed.shape[1:]))
-        return padded.index_copy(0, self.places, packed).unflatten(0, (self.num_rows, self.longest))
+        return padded.index_copy(0, self.places, packed).view(self.num_rows, self.longest, *packed.shape[1:])
 
 
 def find_rows(attention_mask_RT: Tensor, places_N: Tensor | None = None) -> PackedRows:

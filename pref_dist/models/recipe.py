@@ -15,7 +15,7 @@ RECIPE = "pref_dist.json"
 FORMAT_VERSION = 1
 
 # Where weights come from and how they were trained; the exported ones are whole.
-NOT_OF_THE_MODEL = {"name", "from_scratch", "new_head", "lora"}
+NOT_OF_THE_MODEL = {"name", "from_scratch", "new_head", "lora", "embeddings"}
 # How a row becomes tokens.
 OF_TOKENS = {"template", "clean", "max_tokens", "truncation"}
 

@@ -100,7 +100,7 @@ def digest_base(folder: Path) -> str:
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise ModelError(f"{folder} holds no weights (*.safetensors), and model.lora trains beside them.")
+        raise ModelError(f"{folder} holds no weights (*.safetensors), and a part of them is to stay as it is.")
     digests = sorted(digest_file(file) for file in [*files, folder / "config.json"])
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 

@@ -163,7 +163,7 @@ def plan_rows(
     layout = build_layout(config, prepared.tokenizer)
     plan = build_plan(config, prepared, layout, limit)
     teacher = None if config.train.distill is None else find_teacher(config.train.distill, prepared)
-    identity = identify(prepared, plan, teacher, base=None if lora is None else digest_base(folder))
+    identity = identify(prepared, plan, teacher, base=digest_base(folder) if config.model.has_frozen_weights else None)
     parallel.check_agreement({f"the rows ({key})": str(value) for key, value in asdict(identity).items()})
     return PlannedRows(folder, prepared, layout, plan, identity, config.evaluate, teacher)
 
@@ -263,7 +263,8 @@ def describe_run(
             f"steps      {plan.num_steps:,} of {plan.rows_per_step} rows "
             f"({plan.steps_per_epoch:,} an epoch, {tokens:,} tokens an epoch)",
             f"batches    of at most {plan.token_budget:,} tokens, in evaluation {validation.token_budget:,}",
-            f"model      {config.model.name}, {describe_size(built.module)}, {config.train.precision}",
+            f"model      {config.model.name}, {describe_size(built.module)}, {config.train.precision}, "
+            f"{built.attention} attention",
             *(f"start      {note}" for note in built.notes),
             f"ranks      {parallel.world_size} x {parallel.device.type}, {parallel.backend}",
             f"run        {config.run.dir}",

@@ -27,7 +27,7 @@ def find_start_folder(config: RunConfig, copies: Path | None) -> Path:
     try:
         return find_model_folder(config.model.name)
     except ModelError:
-        if copies is None or config.model.lora is not None or not (copies / "config.json").is_file():
+        if copies is None or config.model.has_frozen_weights or not (copies / "config.json").is_file():
             raise
         return copies
 
@@ -37,9 +37,12 @@ def check_first_stage(run_dir: RunDir, config: RunConfig) -> None:
     name = config.model.name
     if run_dir.root.resolve() == Path(config.run.dir).resolve():
         raise ConfigError(f"model.name={name} is the run's own folder. Choose another run.dir for the second stage.")
-    if config.model.lora is not None or read_stage_config(run_dir).model.lora is not None:
+    for model in (config.model, read_stage_config(run_dir).model):
+        if not model.has_frozen_weights:
+            continue
+        asked = "model.lora" if model.lora is not None else f"model.embeddings={model.embeddings}"
         raise ConfigError(
-            f"model.name={name} is a run folder, and model.lora takes weights that lie in a folder by themselves. "
+            f"model.name={name} is a run folder, and {asked} takes weights that lie in a folder by themselves. "
             f"Export it first (pref-dist export {name} OUT) and set model.name=OUT."
         )
 

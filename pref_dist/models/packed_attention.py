@@ -1,0 +1,123 @@
+"""Attention among the tokens of each row of a packed sequence, as an attention function of transformers.
+
+Suffixes: A heads, N tokens of all rows, T tokens of one row (padded: of the longest), D size of a head, R rows.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from pref_dist.models.attention_dropout import attend_with_dropout
+from pref_dist.models.packed_rows import PackedRows
+
+NAME = "pref_dist_packed"
+
+# Queries that look at their neighbours alone are taken so many at a time.
+QUERIES_A_BLOCK = 128
+
+
+def register() -> None:
+    """Let transformers' encoders find the function under NAME; they then build no mask."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, attend_packed)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # a loop over rows, whose lengths are new in every micro-batch
+def attend_packed(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    packed_rows: PackedRows,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Return (1, N, A, D) for query, key and value (1, A, N, D); no row sees another one.
+
+    sliding_window: a token sees those less than so many places away; None: all of its row. As transformers'
+    own functions it also returns the probabilities, which are not there.
+    """
+    assert attention_mask is None
+    window = None if sliding_window is None else sliding_window - 1
+    if packed_rows.lengths is not None:
+        rows = (torch.split(part, packed_rows.lengths, dim=2) for part in (query, key, value))
+        attended = [attend_row(q, k, v, scaling, dropout, window) for q, k, v in zip(*rows, strict=True)]
+        return torch.cat(attended, dim=2).transpose(1, 2), None
+    if dropout == 0.0 and query.dtype != torch.float32 and query.dtype != torch.float64:
+        return attend_by_kernel(query, key, value, packed_rows, scaling, window), None
+    return attend_padded(query, key, value, packed_rows, scaling, dropout, window), None
+
+
+def attend_row(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, dropout: float, window: int | None
+) -> Tensor:
+    """Return (1, A, T, D) of one row, on a CPU."""
+    num_tokens = query.shape[2]
+    if window is None or num_tokens <= window + 1:
+        if dropout > 0.0:
+            factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+            attended: Tensor = attend_with_dropout(query[0], key[0], value[0], factor, dropout)
+            return attended.unsqueeze(0)
+        return scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scaling)
+    blocks = []
+    for start in range(0, num_tokens, QUERIES_A_BLOCK):
+        end = min(start + QUERIES_A_BLOCK, num_tokens)
+        first, last = max(0, start - window), min(num_tokens, end + window)
+        seen = is_near(torch.arange(start, end), torch.arange(first, last), window)
+        near = key[:, :, first:last], value[:, :, first:last]
+        blocks.append(
+            scaled_dot_product_attention(
+                query[:, :, start:end], *near, attn_mask=seen, dropout_p=dropout, scale=scaling
+            )
+        )
+    return torch.cat(blocks, dim=2)
+
+
+def is_near(query_places: Tensor, key_places: Tensor, window: int) -> Tensor:
+    """Return (Q, K) whether a key is at most `window` places from a query."""
+    return (query_places.unsqueeze(1) - key_places).abs() <= window
+
+
+def attend_by_kernel(
+    query: Tensor, key: Tensor, value: Tensor, rows: PackedRows, scaling: float | None, window: int | None
+) -> Tensor:
+    """Return (1, N, A, D) by torch's flash kernel for rows of any lengths: on a GPU, in 16 bits, without dropout."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    query, key, value = (part.squeeze(0).transpose(0, 1) for part in (query, key, value))
+    size = (-1, -1) if window is None else (window, window)
+    attended = varlen_attn(
+        query, key, value, rows.ends, rows.ends, rows.longest, rows.longest, scale=scaling, window_size=size
+    )
+    assert isinstance(attended, Tensor)
+    return attended.unsqueeze(0)
+
+
+def attend_padded(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rows: PackedRows,
+    scaling: float | None,
+    dropout: float,
+    window: int | None,
+) -> Tensor:
+    """Return (1, N, A, D) with the rows padded for the attention alone: where no kernel takes them as they are."""
+    query, key, value = (rows.unpack(part.squeeze(0).transpose(0, 1)).transpose(1, 2) for part in (query, key, value))
+    places_T = torch.arange(rows.longest, device=query.device)
+    seen_RT = places_T < rows.ends.diff().unsqueeze(1)
+    seen = seen_RT[:, None, None]
+    if window is not None:
+        # A padded query sees itself, so that it gets a number.
+        seen = (seen & is_near(places_T, places_T, window)) | torch.eye(
+            rows.longest, dtype=torch.bool, device=query.device
+        )
+    attended = scaled_dot_product_attention(query, key, value, attn_mask=seen, dropout_p=dropout, scale=scaling)
+    return rows.pack(attended.transpose(1, 2)).unsqueeze(0)

@@ -1,0 +1,92 @@
+"""Encoders that work on real tokens alone: the rows of a micro-batch go through them as one sequence.
+
+Every layer but the attention looks at one token at a time, so that it needs no rows at all.
+"""
+
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pref_dist.config.model_section import ModelSection
+from pref_dist.errors import ModelError
+from pref_dist.models import packed_attention
+from pref_dist.models.packed_rows import PackedRows, find_rows
+
+# The families that read positions as they are given, and hand what they do not know down to the attention.
+FAMILIES = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "modernbert"})
+# Positions count from the padding token's id on, and a token with this id has none.
+POSITIONS_FROM_PADDING = frozenset({"roberta", "xlm-roberta", "camembert"})
+
+
+def settle_attention(module: nn.Module, settings: ModelSection) -> str:
+    """Make a built model pack its rows if it can and may; return what will run: "fast" or "transformers".
+
+    Changes no parameter and no name. Raises ModelError if `fast` is asked for and the family is not known.
+    """
+    encoder = find_encoder(module)
+    if settings.attention == "transformers" or not can_pack(encoder):
+        if settings.attention == "fast":
+            raise ModelError(
+                f"model.attention=fast, but model.name={settings.name} ({encoder.config.model_type}) is of a family "
+                f"whose rows cannot be packed. Known are {', '.join(sorted(FAMILIES))}. Set model.attention=auto."
+            )
+        module.register_forward_pre_hook(drop_places, with_kwargs=True)
+        return "transformers"
+    packed_attention.register()
+    encoder.set_attn_implementation(packed_attention.NAME)
+    encoder.forward = MethodType(forward_packed, encoder)
+    module.register_forward_pre_hook(hand_over_places, with_kwargs=True)
+    return "fast"
+
+
+def can_pack(encoder: Any) -> bool:
+    return encoder.config.model_type in FAMILIES and not getattr(encoder.config, "is_decoder", False)
+
+
+def find_encoder(module: nn.Module) -> Any:
+    """Return the encoder of a classifier, ours or transformers' own."""
+    return module.get_submodule(str(module.base_model_prefix))
+
+
+def drop_places(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Take `token_places` from what a model is called with, which the classes of transformers do not know."""
+    kwargs.pop("token_places", None)
+    return args, kwargs
+
+
+def hand_over_places(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Give `token_places` to the packed encoder, past the class around it."""
+    find_encoder(module).token_places = kwargs.pop("token_places", None)
+    return args, kwargs
+
+
+def forward_packed(encoder: Any, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
+    """Run an encoder on the real tokens of input_ids (R, T); what it returns is (R, T, H), 0 where there are none."""
+    rows = find_rows(
+        torch.ones_like(input_ids) if attention_mask is None else attention_mask,
+        encoder.__dict__.pop("token_places", None),
+    )
+    given = {name: value for name, value in kwargs.items() if value is not None}
+    output = type(encoder).forward(
+        encoder,
+        input_ids=rows.pack(input_ids).unsqueeze(0),
+        attention_mask=None,
+        packed_rows=rows,
+        **place_tokens(encoder, input_ids, rows),
+        **given,
+    )
+    output.last_hidden_state = rows.unpack(output.last_hidden_state.squeeze(0))
+    if getattr(encoder, "pooler", None) is not None:
+        output.pooler_output = encoder.pooler(output.last_hidden_state)
+    return output
+
+
+def place_tokens(encoder: Any, input_ids: Tensor, rows: PackedRows) -> dict[str, Tensor]:
+    """Return the positions (1, N) of all tokens, as the model's family counts them."""
+    positions = rows.positions
+    if encoder.config.model_type in POSITIONS_FROM_PADDING:
+        embeddings = encoder.embeddings
+        positions = rows.pack(embeddings.create_position_ids_from_input_ids(input_ids, embeddings.padding_idx))
+    return {"position_ids": positions.unsqueeze(0)}

@@ -1,0 +1,161 @@
+"""Packed rows: an encoder that works on real tokens alone says what it says of padded rows, and learns the same."""
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import (
+    AlbertConfig,
+    AutoModel,
+    BertConfig,
+    CamembertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    ModernBertConfig,
+    RobertaConfig,
+    XLMRobertaConfig,
+)
+
+from pref_dist.config.model_section import ModelSection
+from pref_dist.errors import ModelError
+from pref_dist.models import packed_attention
+from pref_dist.models.build import build_model
+from pref_dist.models.packed_rows import find_rows
+
+SMALL = {
+    "vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64,
+}  # fmt: skip
+FAMILIES = {
+    "bert": BertConfig(**SMALL),
+    "roberta": RobertaConfig(**SMALL, max_position_embeddings=514),
+    "xlm-roberta": XLMRobertaConfig(**SMALL, max_position_embeddings=514),
+    "camembert": CamembertConfig(**SMALL, max_position_embeddings=514),
+    "electra": ElectraConfig(**SMALL, embedding_size=16),
+    "distilbert": DistilBertConfig(vocab_size=100, dim=32, hidden_dim=64, n_layers=3, n_heads=2),
+    "modernbert": ModernBertConfig(
+        **SMALL, local_attention=16, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2
+    ),
+}
+KINDS = {
+    "own head": {"kind": "joint"},
+    "two-layer mean": {"kind": "joint", "pooling": "mean", "head": "two_layer"},
+    "last": {"kind": "joint", "pooling": "last"},
+    "siamese": {"kind": "siamese"},
+}
+# One longer than a block of queries that see their neighbours alone, one of one token, two of the same length.
+LENGTHS = (300, 1, 17, 60, 17)
+
+
+@pytest.fixture(scope="module", params=sorted(FAMILIES))
+def folder(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp(request.param)
+    torch.manual_seed(1)
+    AutoModel.from_config(FAMILIES[request.param]).save_pretrained(path)
+    return path
+
+
+def build(folder, attention, **settings):
+    section = ModelSection(**{"name": str(folder), "attention": attention, "weight_dtype": "fp64", **settings})
+    built = build_model(section, folder, max_tokens=300, vocab_size=100, seed=3)
+    assert built.attention == attention
+    return built.module.eval()
+
+
+def draw_inputs(kind="joint"):
+    generator = torch.Generator().manual_seed(2)
+    shape = len(LENGTHS), max(LENGTHS)
+    mask = (torch.arange(shape[1]) < torch.tensor(LENGTHS).unsqueeze(1)).long()
+    # Any id may stand in a row, also the padding's.
+    ids = torch.randint(0, 100, shape, generator=generator) * mask
+    inputs = {"input_ids": ids, "attention_mask": mask, "token_places": mask.flatten().nonzero().squeeze(1)}
+    return inputs | ({"sides": torch.tensor([[0, 1], [2, 3], [4, 0]])} if kind == "siamese" else {})
+
+
+def learn(module, inputs):
+    """Return the logits and the gradient of each parameter."""
+    logits = module(**inputs).logits
+    cross_entropy(logits, torch.arange(len(logits)) % 3).backward()
+    return logits.detach(), {name: value.grad for name, value in module.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_rows_give_the_logits_and_gradients_of_padded_ones(folder, kind):
+    settings = KINDS[kind]
+    padded, packed = (build(folder, attention, **settings) for attention in ("transformers", "fast"))
+    inputs = draw_inputs(settings["kind"])
+    expected, gradients = learn(padded, inputs)
+    found, own_gradients = learn(packed, inputs)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+    for name, gradient in gradients.items():
+        found = own_gradients[name]
+        gradient = torch.zeros_like(found) if gradient is None else gradient
+        torch.testing.assert_close(found, gradient, rtol=0, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_every_layer_sees_real_tokens_alone(folder):
+    module, widths = build(folder, "fast"), []
+    for part in module.base_model.modules():
+        if isinstance(part, torch.nn.Linear):
+            part.register_forward_hook(lambda part, args, output: widths.append(output.shape[:-1].numel()))
+    module(**draw_inputs())
+    # A pooler, where there is one, sees a token a row.
+    assert set(widths) <= {sum(LENGTHS), len(LENGTHS), 1}
+    assert widths.count(sum(LENGTHS)) >= 12
+
+
+def test_who_knows_no_places_gets_the_same(folder):
+    module, inputs = build(folder, "fast"), draw_inputs()
+    with torch.no_grad():
+        given = module(**inputs).logits
+        del inputs["token_places"]
+        assert torch.equal(module(**inputs).logits, given)
+
+
+@pytest.mark.parametrize("kind", ["own head", "siamese"])
+def test_activation_checkpointing_learns_the_same(folder, kind):
+    from pref_dist.models.recompute import recompute_activations
+
+    module, again = (build(folder, "fast", **KINDS[kind]).train() for _ in range(2))
+    recompute_activations(again)
+    inputs = draw_inputs(KINDS[kind]["kind"])
+    for expected, found in zip(learn(module, inputs)[1].values(), learn(again, inputs)[1].values(), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_parameters_keep_their_names(folder):
+    assert list(build(folder, "fast").state_dict()) == list(build(folder, "transformers").state_dict())
+
+
+def test_dropout_of_packed_rows_follows_from_the_seed_and_keeps_the_mean():
+    generator = torch.Generator().manual_seed(4)
+    rows = find_rows(draw_inputs()["attention_mask"])
+    parts = torch.randn(3, 1, 2, sum(LENGTHS), 8, generator=generator, dtype=torch.float64).unbind()
+
+    def attend(seed, dropout):
+        torch.manual_seed(seed)
+        return packed_attention.attend_packed(torch.nn.Identity(), *parts, None, packed_rows=rows, dropout=dropout)[0]
+
+    drawn = torch.stack([attend(seed, 0.1) for seed in range(200)])
+    assert torch.equal(attend(7, 0.1), drawn[7])
+    assert not torch.equal(drawn[7], drawn[8])
+    error = drawn.std(dim=0) / len(drawn) ** 0.5
+    assert ((drawn.mean(dim=0) - attend(0, 0.0)).abs() < 6 * error + 1e-12).all()
+
+
+@pytest.mark.parametrize("window", [None, 9])
+def test_padded_rows_of_a_gpu_are_attended_to_like_packed_ones(window):
+    generator = torch.Generator().manual_seed(4)
+    rows = find_rows(draw_inputs()["attention_mask"])
+    parts = torch.randn(3, 1, 2, sum(LENGTHS), 8, generator=generator, dtype=torch.float64).unbind()
+    packed, _ = packed_attention.attend_packed(
+        torch.nn.Identity(), *parts, None, packed_rows=rows, sliding_window=None if window is None else window + 1
+    )
+    padded = packed_attention.attend_padded(*parts, rows, None, 0.0, window)
+    torch.testing.assert_close(padded, packed, rtol=0, atol=1e-12)
+
+
+def test_a_family_that_cannot_be_packed_is_refused_or_padded(tmp_path):
+    AutoModel.from_config(AlbertConfig(**SMALL, classifier_dropout_prob=0.0)).save_pretrained(tmp_path)
+    section = ModelSection(name=str(tmp_path))
+    assert build_model(section, tmp_path, max_tokens=64, vocab_size=100, seed=3).attention == "transformers"
+    with pytest.raises(ModelError, match=r"model.attention=fast.*albert.*Set model.attention=auto"):
+        build_model(section.model_copy(update={"attention": "fast"}), tmp_path, max_tokens=64, vocab_size=100, seed=3)
