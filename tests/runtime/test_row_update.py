@@ -38,7 +38,7 @@ def build(by_rows, weight_decay=0.1):
 def take_step(module, engine, batches):
     for ids in batches:
         engine.backward(module(ids).pow(2).sum(), is_last=True)
-    return engine.step(1.0)
+    return engine.step(1.0).read()
 
 
 def draw_steps(first_token):

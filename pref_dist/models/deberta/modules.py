@@ -9,6 +9,7 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2Encoder,
 from pref_dist.errors import ModelError
 from pref_dist.models.deberta.attention import attend
 from pref_dist.models.deberta.distances import Distances, find_distances
+from pref_dist.models.deberta.dropout import round_probability
 from pref_dist.models.deberta.rows import AttentionRows, find_packed, find_padded
 from pref_dist.models.packed_rows import PackedRows
 
@@ -73,7 +74,7 @@ class FastDisentangledSelfAttention(DisentangledSelfAttention):  # type: ignore[
         key_of_distance, query_of_distance = self._project_distances(relative_pos, rel_embeddings)
         if query_of_distance is not None:
             query_of_distance = query_of_distance / scale
-        dropout = self.dropout.p if self.training else 0.0
+        dropout = round_probability(self.dropout.p, query.device) if self.training else 0.0
         context = attend(query, key, value, key_of_distance, query_of_distance, attention_mask, dropout)
         return context.flatten(2), None
 
