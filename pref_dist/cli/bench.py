@@ -52,8 +52,8 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--data", type=click.Path(path_type=Path, dir_okay=False),
                      help="Labelled CSV file; left out: synthetic rows, as `sample` writes them."),
         click.option("--model", default=DEFAULT_MODEL, show_default=True, metavar="NAME", help="As model.name."),
-        click.option("--shape", type=click.Choice(list(SHAPES)), help="Random weights of that architecture "
-                     "instead; the tokenizer is --model's."),
+        click.option("--shape", type=click.Choice(list(SHAPES)), help="Random weights of that shape instead; the "
+                     "tokenizer is --model's."),
         click.option("--max-tokens", default=512, show_default=True, type=click.IntRange(min=32),
                      help="Cap of a row, in all pipelines."),
         click.option("--precision", default="auto", show_default=True,
