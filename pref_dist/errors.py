@@ -75,4 +75,10 @@ class ClusterError(PrefDistError):
     exit_code = 10
 
 
+class BenchError(PrefDistError):
+    """A measuring process of `bench` gave no answer."""
+
+    exit_code = 11
+
+
 STOPPED_EXIT_CODE = 75  # EX_TEMPFAIL: stopped on request, start the same command again to go on

@@ -11,6 +11,7 @@ from torch import nn
 from pref_dist.config.train_section import Schedule
 from pref_dist.errors import ConfigError
 from pref_dist.models.layers import layer_numbers, list_layers
+from pref_dist.models.row_embedding import list_row_tables
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
@@ -30,7 +31,10 @@ class OptimizerSettings:
 
 def trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield (name, parameter) of all that training changes, in the model's order: what a checkpoint keeps."""
-    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+    by_rows = {id(table.weight) for table in list_row_tables(model)}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad or id(parameter) in by_rows:
+            yield name, parameter
 
 
 def build_parameter_groups(

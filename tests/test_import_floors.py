@@ -15,7 +15,7 @@ FLOORS = {
     "bootstrap": 1, "class_metrics": 1, "cross_fit": 1, "ranking": 1, "reliability": 1, "temperature": 1, "wilson": 1,
     "runtime": 2,
     "train": 3, "evaluate": 3, "predict": 3, "submission": 3, "blend": 3, "report": 3, "inspection": 3, "doctor": 3,
-    "cluster": 3, "export": 3, "model_card": 3, "loaded_model": 3,
+    "cluster": 3, "bench": 3, "export": 3, "model_card": 3, "loaded_model": 3,
     "cli": 4, "__main__": 4, "__init__": 4,  # where `pref_dist.load` is
 }  # fmt: skip
 DISTRIBUTED = ("accelerate", "deepspeed", "torch.distributed")

@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 
 from pref_dist import __version__
+from pref_dist.cli.bench import bench
 from pref_dist.cli.blend import blend
 from pref_dist.cli.cache import cache
 from pref_dist.cli.doctor import doctor
@@ -52,6 +53,7 @@ def program() -> None:
     pref-dist predict RUN_DIR --data F --out submission.csv
     pref-dist blend RUN_DIR... --data F --out DIR     weigh several runs, predict by all
     pref-dist export RUN_DIR OUT          write a folder that other programs load
+    pref-dist bench train --data F        measure the speed beside other pipelines
     pref-dist doctor [RUN.yaml]           check this machine before a training
     pref-dist slurm submit RUN.yaml --site SITE.yaml  all of it as jobs of a cluster
 
@@ -59,7 +61,7 @@ def program() -> None:
     """
 
 
-for verb in (sample, inspect, prepare, cache, train, evaluate, predict, blend, report, export, doctor, slurm):
+for verb in (sample, inspect, prepare, cache, train, evaluate, predict, blend, report, export, bench, doctor, slurm):
     program.add_command(verb)
 
 

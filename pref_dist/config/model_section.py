@@ -69,10 +69,12 @@ class ModelSection(Section):
     lora: LoraSection | None = Field(
         None, description="Train low-rank adapters instead of the backbone's own weights: {rank: 16, ...}; null: all."
     )
-    embeddings: Literal["trained", "frozen"] = Field(
+    embeddings: Literal["trained", "frozen", "sparse"] = Field(
         "trained",
         description="The table of token embeddings. frozen: it stays as model.name has it, gets no gradient and no "
-        "moments, and is in no checkpoint, so that model.name must stay where it is; positions and norms are trained.",
+        "moments, and is in no checkpoint, so that model.name must stay where it is; positions and norms are trained. "
+        "sparse: a step updates the rows of the tokens that stand in it, the others keep value and moments and do not "
+        "decay (as LazyAdam; not what trained computes); on single and ddp, in fp32 or bf16.",
     )
     head_dropout: Probability = Field(0.0, description="Dropout before the last linear layer.")
     surface_features: bool = Field(

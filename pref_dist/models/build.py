@@ -17,6 +17,7 @@ from pref_dist.models.joint import EncoderClassifier, PooledClassifier
 from pref_dist.models.lora import add_adapters, keep_base_narrow
 from pref_dist.models.model_config import check_positions, check_vocabulary, read_model_config
 from pref_dist.models.packing import settle_attention
+from pref_dist.models.row_embedding import train_by_rows
 from pref_dist.models.siamese import SiameseClassifier
 from pref_dist.models.weights import find_head_names, load_weights, start_randomly, uses_own_head
 
@@ -89,6 +90,8 @@ def build_model(
     built = BuiltModel(module, head_names, tuple(missing), notes, settle_attention(module, settings))
     if settings.embeddings == "frozen":
         built.input_embeddings.requires_grad_(False)
+    if settings.embeddings == "sparse":
+        train_by_rows(module, built.input_embeddings)
     return built
 
 

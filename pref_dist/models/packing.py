@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from pref_dist.config.model_section import ModelSection
 from pref_dist.errors import ModelError
 from pref_dist.models import packed_attention
+from pref_dist.models.deberta import packs, use_fast_attention
 from pref_dist.models.packed_rows import PackedRows, find_rows
 
-# The families that read positions as they are given, and hand what they do not know down to the attention.
+# Whose layers hand what they do not know down to the attention.
 FAMILIES = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "modernbert"})
+DEBERTA = "deberta-v2"  # and v3
 # Positions count from the padding token's id on, and a token with this id has none.
 POSITIONS_FROM_PADDING = frozenset({"roberta", "xlm-roberta", "camembert"})
 
@@ -26,23 +28,30 @@ def settle_attention(module: nn.Module, settings: ModelSection) -> str:
     Changes no parameter and no name. Raises ModelError if `fast` is asked for and the family is not known.
     """
     encoder = find_encoder(module)
-    if settings.attention == "transformers" or not can_pack(encoder):
+    if settings.attention == "transformers" or not is_known(encoder):
         if settings.attention == "fast":
             raise ModelError(
                 f"model.attention=fast, but model.name={settings.name} ({encoder.config.model_type}) is of a family "
-                f"whose rows cannot be packed. Known are {', '.join(sorted(FAMILIES))}. Set model.attention=auto."
+                f"whose rows cannot be packed. Known are {', '.join(sorted({*FAMILIES, DEBERTA}))}. "
+                "Set model.attention=auto."
             )
         module.register_forward_pre_hook(drop_places, with_kwargs=True)
         return "transformers"
-    packed_attention.register()
-    encoder.set_attn_implementation(packed_attention.NAME)
-    encoder.forward = MethodType(forward_packed, encoder)
-    module.register_forward_pre_hook(hand_over_places, with_kwargs=True)
+    if encoder.config.model_type == DEBERTA:
+        use_fast_attention(encoder)
+    else:
+        packed_attention.register()
+        encoder.set_attn_implementation(packed_attention.NAME)
+    if encoder.config.model_type == DEBERTA and not packs(encoder.config):
+        module.register_forward_pre_hook(drop_places, with_kwargs=True)
+    else:
+        encoder.forward = MethodType(forward_packed, encoder)
+        module.register_forward_pre_hook(hand_over_places, with_kwargs=True)
     return "fast"
 
 
-def can_pack(encoder: Any) -> bool:
-    return encoder.config.model_type in FAMILIES and not getattr(encoder.config, "is_decoder", False)
+def is_known(encoder: Any) -> bool:
+    return encoder.config.model_type in {*FAMILIES, DEBERTA} and not getattr(encoder.config, "is_decoder", False)
 
 
 def find_encoder(module: nn.Module) -> Any:
@@ -69,18 +78,23 @@ def forward_packed(encoder: Any, input_ids: Tensor, attention_mask: Tensor | Non
         encoder.__dict__.pop("token_places", None),
     )
     given = {name: value for name, value in kwargs.items() if value is not None}
-    output = type(encoder).forward(
-        encoder,
-        input_ids=rows.pack(input_ids).unsqueeze(0),
-        attention_mask=None,
-        packed_rows=rows,
-        **place_tokens(encoder, input_ids, rows),
-        **given,
-    )
+    output = run_packed(encoder, rows, input_ids, given)
     output.last_hidden_state = rows.unpack(output.last_hidden_state.squeeze(0))
     if getattr(encoder, "pooler", None) is not None:
         output.pooler_output = encoder.pooler(output.last_hidden_state)
     return output
+
+
+def run_packed(encoder: Any, rows: PackedRows, input_ids: Tensor, given: dict[str, Any]) -> Any:
+    """Return what the encoder's class returns of the packed rows (1, N); `given`: what else it is called with."""
+    inputs = {"input_ids": rows.pack(input_ids).unsqueeze(0), **place_tokens(encoder, input_ids, rows), **given}
+    if encoder.config.model_type != DEBERTA:
+        return type(encoder).forward(encoder, attention_mask=None, packed_rows=rows, **inputs)
+    encoder.encoder.packed_rows = rows  # its layers take no argument that they do not know
+    try:
+        return type(encoder).forward(encoder, **inputs)
+    finally:
+        encoder.encoder.packed_rows = None
 
 
 def place_tokens(encoder: Any, input_ids: Tensor, rows: PackedRows) -> dict[str, Tensor]:

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pref_dist.models.row_embedding import list_row_tables
 from pref_dist.optim import ADAM_BETAS, ADAM_EPSILON, create_moments, trained_parameters
 from pref_dist.runtime.engine import EngineSettings, LossScale, ParameterState, QueuedStep
 from pref_dist.runtime.precision import autocast_to
+from pref_dist.runtime.row_update import TouchedRows, collect_rows
 
 
 class ReplicatedEngine:
@@ -30,6 +32,7 @@ class ReplicatedEngine:
         self._module, self._wrapped = module, wrapped
         self._settings, self._device, self._world_size = settings, device, world_size
         self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self._row_tables = list_row_tables(module)
         self._optimizer: torch.optim.AdamW | None = None
         if groups is not None:
             self._peaks = [group["lr"] for group in groups]
@@ -71,19 +74,23 @@ class ReplicatedEngine:
             group["lr"] = peak * learning_rate_factor
         self._scaler.unscale_(self.optimizer)
         self._sum_over_ranks()
+        touched = [collect_rows(table, self._world_size) for table in self._row_tables]
+        parameters = [*self._parameters, *(one.rows for one in touched)]
         limit = self._settings.clip_norm
         # The norm is taken after the exchange, so that every rank sees the same and decides alike.
-        norm = nn.utils.clip_grad_norm_(self._parameters, limit if limit is not None else float("inf"))
+        norm = nn.utils.clip_grad_norm_(parameters, limit if limit is not None else float("inf"))
         skipped = ~norm.isfinite()
         skip_where(self.optimizer, skipped)
-        self._update()
+        self._update(touched, skipped)
         self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return QueuedStep(grad_norm=norm.detach(), skipped=skipped)
 
-    def _update(self) -> None:
+    def _update(self, touched: list[TouchedRows], skipped: Tensor) -> None:
         # Not through the scaler, which would wait for its own look at the gradients.
         self.optimizer.step()
+        for one in touched:
+            one.update(self.optimizer, skipped)
 
     def _sum_over_ranks(self) -> None:
         """Undo DDP's division: a step's loss is the sum of the ranks' shares.

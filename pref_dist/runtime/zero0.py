@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pref_dist.runtime import zero_state
 from pref_dist.runtime.engine import EngineSettings
 from pref_dist.runtime.replicated import ReplicatedEngine
+from pref_dist.runtime.row_update import TouchedRows
 from pref_dist.runtime.zero_start import describe_engine
 
 
@@ -39,7 +40,8 @@ class Zero0Engine(ReplicatedEngine):
     def _run_backward(self, loss: Tensor) -> None:
         self._engine.backward(loss)
 
-    def _update(self) -> None:
+    def _update(self, touched: list[TouchedRows], skipped: Tensor) -> None:
+        assert not touched, "no table is updated by rows here"
         self._engine.step()
 
     def describe(self) -> dict[str, Any]:

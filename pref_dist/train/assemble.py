@@ -27,6 +27,7 @@ from pref_dist.models.compiling import compile_layers
 from pref_dist.models.lora import check_base
 from pref_dist.models.model_config import check_positions
 from pref_dist.models.recompute import recompute_activations
+from pref_dist.models.row_embedding import check_row_updates
 from pref_dist.models.source import digest_base
 from pref_dist.optim import OptimizerSettings, build_parameter_groups, trained_parameters
 from pref_dist.run_dir import RunDir
@@ -157,6 +158,7 @@ def plan_rows(
     lora, precision = config.model.lora, config.train.precision
     assert precision != "auto", "the config is settled before"
     check_base(lora, precision, parallel.backend, parallel.device)
+    check_row_updates(config.model.embeddings, precision, parallel.backend)
     folder = find_start_folder(config, copies)
     check_positions(config.model, folder, config.data.max_tokens)
     prepared = prepare(config, folder, watch)

@@ -19,7 +19,8 @@ def test_the_version_is_printed():
 
 
 @pytest.mark.parametrize(
-    "verb", ["sample", "inspect", "prepare", "cache", "train", "evaluate", "predict", "report", "export", "doctor"]
+    "verb",
+    ["sample", "inspect", "prepare", "cache", "train", "evaluate", "predict", "report", "export", "bench", "doctor"],
 )
 def test_help_of_every_verb_is_quick_and_has_an_example(verb):
     assert f"pref-dist {verb}" in run(verb, "--help").stdout or "Example" in run(verb, "--help").stdout

@@ -8,6 +8,7 @@ from transformers import (
     AutoModel,
     BertConfig,
     CamembertConfig,
+    DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
     ModernBertConfig,
@@ -30,6 +31,19 @@ FAMILIES = {
     "xlm-roberta": XLMRobertaConfig(**SMALL, max_position_embeddings=514),
     "camembert": CamembertConfig(**SMALL, max_position_embeddings=514),
     "electra": ElectraConfig(**SMALL, embedding_size=16),
+    "deberta-v2": DebertaV2Config(
+        **SMALL,
+        relative_attention=True,
+        position_buckets=32,
+        max_position_embeddings=128,
+        pos_att_type="p2c|c2p",
+        share_att_key=True,
+        norm_rel_ebd="layer_norm",
+        position_biased_input=False,
+        type_vocab_size=0,
+        pooler_hidden_size=32,
+        pooler_dropout=0.0,
+    ),
     "distilbert": DistilBertConfig(vocab_size=100, dim=32, hidden_dim=64, n_layers=3, n_heads=2),
     "modernbert": ModernBertConfig(
         **SMALL, local_attention=16, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2
@@ -97,8 +111,8 @@ def test_every_layer_sees_real_tokens_alone(folder):
         if isinstance(part, torch.nn.Linear):
             part.register_forward_hook(lambda part, args, output: widths.append(output.shape[:-1].numel()))
     module(**draw_inputs())
-    # A pooler, where there is one, sees a token a row.
-    assert set(widths) <= {sum(LENGTHS), len(LENGTHS), 1}
+    # A pooler, where there is one, sees a token a row; DeBERTa also projects its embeddings of 64 distances.
+    assert set(widths) <= {sum(LENGTHS), len(LENGTHS), 1, 64}
     assert widths.count(sum(LENGTHS)) >= 12
 
 
@@ -151,6 +165,15 @@ def test_padded_rows_of_a_gpu_are_attended_to_like_packed_ones(window):
     )
     padded = packed_attention.attend_padded(*parts, rows, None, 0.0, window)
     torch.testing.assert_close(padded, packed, rtol=0, atol=1e-12)
+
+
+def test_a_convolution_never_sees_two_rows_at_once(tmp_path):
+    config = FAMILIES["deberta-v2"].to_dict() | {"conv_kernel_size": 3}
+    AutoModel.from_config(DebertaV2Config(**config)).save_pretrained(tmp_path)
+    padded, fast = (build(tmp_path, attention) for attention in ("transformers", "fast"))
+    inputs = draw_inputs()
+    with torch.no_grad():
+        torch.testing.assert_close(fast(**inputs).logits, padded(**inputs).logits, rtol=0, atol=1e-10)
 
 
 def test_a_family_that_cannot_be_packed_is_refused_or_padded(tmp_path):

@@ -1,0 +1,87 @@
+"""transformers' Trainer as fast as its own settings make it: rows of similar length together, padded to the longest
+of their batch, fused AdamW, and the dropout that is asked for.
+
+group_by_length sorts pools of 50 batches, but of few rows it makes at least four pools. A measurement has few rows and
+stands for a real data set, so here the pool has 50 batches on any: never less sorted than where it would be used.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from datasets import Dataset
+from transformers import AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
+
+from pref_dist.bench.parts import EvaluateQuestion, TrainQuestion
+from pref_dist.bench.peer_run import (
+    load_classifier,
+    measure_prediction,
+    measure_trainer,
+    precision_flags,
+    read_texts,
+    settle_precision,
+)
+
+EVALUATION_BATCH = 16
+BATCHES_A_POOL = 50  # transformers' own number
+
+
+class LargePoolSampler(LengthGroupedSampler):  # type: ignore[misc]
+    """transformers' sampler with the pools that it has on a large data set."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(get_length_grouped_indices(self.lengths, self.batch_size, BATCHES_A_POOL, self.generator))
+
+
+class GroupingTrainer(Trainer):  # type: ignore[misc]
+    """Trainer, whose group_by_length is that of a large data set."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LargePoolSampler:
+        found = super()._get_train_sampler(train_dataset)
+        assert isinstance(found, LengthGroupedSampler), "train_sampling_strategy is group_by_length"
+        return LargePoolSampler(found.batch_size, lengths=found.lengths, generator=found.generator)
+
+
+def measure_training(question: TrainQuestion) -> dict[str, Any]:
+    tokenizer = AutoTokenizer.from_pretrained(question.model)
+    dataset = tokenize(question.rows_csv, tokenizer, question.max_tokens)
+    model, precision = load_classifier(question.model, question.dropout), settle_precision(question.precision)
+
+    def build(max_steps: int, learning_rate: float) -> Trainer:
+        arguments = TrainingArguments(
+            output_dir=question.folder, learning_rate=learning_rate, weight_decay=0.01,
+            per_device_train_batch_size=question.rows_per_step, num_train_epochs=1, max_steps=max_steps,
+            train_sampling_strategy="group_by_length", length_column_name="length", optim="adamw_torch_fused",
+            save_strategy="no", logging_steps=50, report_to="none", disable_tqdm=True, **precision_flags(precision),
+        )  # fmt: skip
+        collator = DataCollatorWithPadding(tokenizer=tokenizer)
+        return GroupingTrainer(model=model, args=arguments, train_dataset=dataset, data_collator=collator)
+
+    return measure_trainer(build, model, precision, len(dataset))
+
+
+def measure_evaluation(question: EvaluateQuestion) -> dict[str, Any]:
+    """Batches of similar length, which Trainer's evaluation takes from a sorted data set."""
+    tokenizer = AutoTokenizer.from_pretrained(question.model)
+    dataset = tokenize(question.rows_csv, tokenizer, question.max_tokens).sort("length", reverse=True)
+    model, precision = load_classifier(question.model, dropout=0.0), settle_precision(question.precision)
+    arguments = TrainingArguments(
+        output_dir=question.folder, per_device_eval_batch_size=EVALUATION_BATCH, report_to="none", disable_tqdm=True,
+        **precision_flags(precision),
+    )  # fmt: skip
+    trainer = Trainer(model=model, args=arguments, data_collator=DataCollatorWithPadding(tokenizer=tokenizer))
+    return measure_prediction(trainer, model, dataset, EVALUATION_BATCH, precision)
+
+
+def tokenize(rows_csv: str, tokenizer: Any, max_tokens: int) -> Dataset:
+    """Return input_ids and attention_mask of each row's own length, that length, and labels."""
+    found = read_texts(rows_csv)
+    encoded = tokenizer(found["text"], truncation=True, max_length=max_tokens)
+    return Dataset.from_dict(
+        {
+            "input_ids": encoded["input_ids"],
+            "attention_mask": encoded["attention_mask"],
+            "length": [len(ids) for ids in encoded["input_ids"]],
+            "labels": found["labels"],
+        }
+    )

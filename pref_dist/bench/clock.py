@@ -1,0 +1,42 @@
+"""When the measured work began and ended in this process, and the memory that it needed until then."""
+
+import resource
+import sys
+import time
+
+import torch
+
+from pref_dist.bench.matrix_work import synchronise
+
+
+class Clock:
+    """Starts and stops once. Memory is read as it stops: what comes after (an evaluation, a file) does not count."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._start = self._end = 0.0
+        self.peak_bytes = 0
+        self.peak_cuda_bytes: int | None = None
+
+    def start(self, seconds_ago: float = 0.0) -> None:
+        if not seconds_ago:
+            synchronise(self._device)
+        self._start = time.perf_counter() - seconds_ago
+
+    def stop(self) -> None:
+        synchronise(self._device)
+        self._end = time.perf_counter()
+        self.peak_bytes = read_peak_bytes()
+        if self._device.type == "cuda":
+            self.peak_cuda_bytes = torch.cuda.max_memory_allocated(self._device)
+
+    @property
+    def seconds(self) -> float:
+        assert self._end > self._start > 0.0, "the clock was started and stopped"
+        return self._end - self._start
+
+
+def read_peak_bytes() -> int:
+    """Return the largest resident memory of this process so far; Linux gives KiB, a Mac bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -1,0 +1,49 @@
+"""sentence-transformers' CrossEncoder trainer, where that is installed (tested with none: see docs/performance.md)."""
+
+import csv
+import sys
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+from pref_dist.bench.parts import TrainQuestion
+from pref_dist.bench.peer_run import measure_trainer, precision_flags, read_texts, settle_precision
+
+
+def measure_training(question: TrainQuestion) -> dict[str, Any]:
+    """Prompt against both responses as its pair of texts, three classes by cross entropy, its own collator."""
+    from sentence_transformers.cross_encoder import (  # type: ignore[import-not-found]
+        CrossEncoder,
+        CrossEncoderTrainer,
+        CrossEncoderTrainingArguments,
+    )
+    from sentence_transformers.cross_encoder.losses import CrossEntropyLoss  # type: ignore[import-not-found]
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    encoder = CrossEncoder(question.model, num_labels=3, max_length=question.max_tokens, device=device)
+    dataset, precision = read_pairs(question.rows_csv), settle_precision(question.precision)
+
+    def build(max_steps: int, learning_rate: float) -> Any:
+        arguments = CrossEncoderTrainingArguments(
+            output_dir=question.folder, learning_rate=learning_rate, weight_decay=0.01,
+            per_device_train_batch_size=question.rows_per_step, num_train_epochs=1, max_steps=max_steps,
+            save_strategy="no", logging_steps=50, report_to="none", disable_tqdm=True, **precision_flags(precision),
+        )  # fmt: skip
+        return CrossEncoderTrainer(model=encoder, args=arguments, train_dataset=dataset, loss=CrossEntropyLoss(encoder))
+
+    return measure_trainer(build, encoder.model, precision, len(dataset))
+
+
+def read_pairs(rows_csv: str) -> Dataset:
+    """Return the columns text (the prompt), pair (both responses) and label, in the order that the trainer wants."""
+    csv.field_size_limit(sys.maxsize)
+    with open(rows_csv, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return Dataset.from_dict(
+        {
+            "text": [row["prompt"] for row in rows],
+            "pair": [f"Response A: {row['response_a']} \n Response B: {row['response_b']}" for row in rows],
+            "label": read_texts(rows_csv)["labels"],
+        }
+    )

@@ -1,0 +1,63 @@
+"""The second seed notebook's pipeline on a local model: rows padded to max_length, cut on the right, Trainer.
+
+Its dropout is .1 whatever ours is. `bf16`, `fp16` and the CPU are asked for as the notebook's user would have to.
+"""
+
+from typing import Any
+
+from datasets import Dataset
+from transformers import AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
+
+from pref_dist.bench.parts import EvaluateQuestion, TrainQuestion
+from pref_dist.bench.peer_run import (
+    load_classifier,
+    measure_prediction,
+    measure_trainer,
+    precision_flags,
+    read_texts,
+    settle_precision,
+)
+
+DROPOUT = 0.1
+EVALUATION_BATCH = 16
+
+
+def measure_training(question: TrainQuestion) -> dict[str, Any]:
+    tokenizer = AutoTokenizer.from_pretrained(question.model)
+    dataset = tokenize(question.rows_csv, tokenizer, question.max_tokens)
+    model, precision = load_classifier(question.model, question.dropout), settle_precision(question.precision)
+
+    def build(max_steps: int, learning_rate: float) -> Trainer:
+        arguments = TrainingArguments(
+            output_dir=question.folder, learning_rate=learning_rate, weight_decay=0.01, warmup_steps=0.1,
+            per_device_train_batch_size=question.rows_per_step, num_train_epochs=1, max_steps=max_steps,
+            save_strategy="no", logging_steps=50, report_to="none", disable_tqdm=True, **precision_flags(precision),
+        )  # fmt: skip
+        collator = DataCollatorWithPadding(tokenizer=tokenizer)
+        return Trainer(model=model, args=arguments, train_dataset=dataset, data_collator=collator)
+
+    return measure_trainer(build, model, precision, len(dataset))
+
+
+def measure_evaluation(question: EvaluateQuestion) -> dict[str, Any]:
+    tokenizer = AutoTokenizer.from_pretrained(question.model)
+    dataset = tokenize(question.rows_csv, tokenizer, question.max_tokens)
+    model, precision = load_classifier(question.model, DROPOUT), settle_precision(question.precision)
+    arguments = TrainingArguments(
+        output_dir=question.folder, per_device_eval_batch_size=EVALUATION_BATCH, report_to="none", disable_tqdm=True,
+        **precision_flags(precision),
+    )  # fmt: skip
+    trainer = Trainer(model=model, args=arguments, data_collator=DataCollatorWithPadding(tokenizer=tokenizer))
+    return measure_prediction(trainer, model, dataset, EVALUATION_BATCH, precision)
+
+
+def tokenize(rows_csv: str, tokenizer: Any, max_tokens: int) -> Dataset:
+    """Return input_ids and attention_mask of `max_tokens` each, and labels."""
+
+    def encode(batch: dict[str, list[Any]]) -> Any:
+        encoded = tokenizer(batch["text"], padding="max_length", truncation=True, max_length=max_tokens)
+        return encoded | {"labels": batch["labels"]}
+
+    dataset = Dataset.from_dict(read_texts(rows_csv)).map(encode, batched=True, remove_columns=["text"])
+    dataset.set_format("torch")
+    return dataset

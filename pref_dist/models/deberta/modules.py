@@ -1,0 +1,104 @@
+"""transformers' DeBERTa-v2 encoder and self-attention with other forwards: same parameters, same results."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2Encoder, DisentangledSelfAttention
+
+from pref_dist.errors import ModelError
+from pref_dist.models.deberta.attention import attend
+from pref_dist.models.deberta.distances import Distances, find_distances
+from pref_dist.models.deberta.dropout import round_probability
+from pref_dist.models.deberta.rows import AttentionRows, find_packed, find_padded
+from pref_dist.models.packed_rows import PackedRows
+
+
+class FastEncoder(DebertaV2Encoder):  # type: ignore[misc]
+    """Tells its layers where rows and distances are, instead of giving them a mask and a place for each pair of tokens.
+
+    packed_rows: how the one sequence of the next forward divides into rows; None: rows are padded.
+    """
+
+    packed_rows: PackedRows | None = None
+
+    def get_attention_mask(self, attention_mask: Tensor) -> AttentionRows:
+        """Return what the layers take as their attention_mask."""
+        if self.packed_rows is None:
+            return find_padded(attention_mask)
+        if self.conv is not None:
+            raise ModelError(
+                "rows without padding do not go through a DeBERTa with a convolution (conv_kernel_size "
+                f"{self.conv.conv.kernel_size[0]}): it would mix neighbouring rows. Give it padded rows."
+            )
+        assert attention_mask.shape == (1, len(self.packed_rows.places))
+        return find_packed(self.packed_rows)
+
+    def get_rel_pos(
+        self, hidden_states: Tensor, query_states: Tensor | None = None, relative_pos: Tensor | None = None
+    ) -> Distances | None:
+        """Return what the layers take as their relative_pos."""
+        if relative_pos is not None:
+            raise ModelError("fast attention finds relative positions itself. Leave relative_pos out.")
+        if not self.relative_attention:
+            return None
+        longest = hidden_states.size(-2) if self.packed_rows is None else self.packed_rows.longest
+        return find_distances(longest, self.position_buckets, self.max_relative_positions, hidden_states.device)
+
+
+class FastDisentangledSelfAttention(DisentangledSelfAttention):  # type: ignore[misc]
+    """Disentangled attention (He et al., 2021, https://arxiv.org/abs/2006.03654) without a gather over the scores."""
+
+    # Lengths of rows differ from batch to batch: compiled, this would be compiled for each of them.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: AttentionRows,
+        output_attentions: bool = False,
+        query_states: Tensor | None = None,
+        relative_pos: Distances | None = None,
+        rel_embeddings: Tensor | None = None,
+    ) -> tuple[Tensor, None]:
+        """Return the context (R, T, hidden) of the hidden states (R, T, hidden)."""
+        if output_attentions:
+            raise ModelError(
+                "fast attention does not return attention probabilities. Set output_attentions=False, or "
+                "model.attention=transformers."
+            )
+        query_states = hidden_states if query_states is None else query_states
+        scale = self._scale()
+        query = self._split_heads(self.query_proj(query_states)) / scale
+        key = self._split_heads(self.key_proj(hidden_states))
+        value = self._split_heads(self.value_proj(hidden_states))
+        key_of_distance, query_of_distance = self._project_distances(relative_pos, rel_embeddings)
+        if query_of_distance is not None:
+            query_of_distance = query_of_distance / scale
+        dropout = round_probability(self.dropout.p, query.device) if self.training else 0.0
+        context = attend(query, key, value, key_of_distance, query_of_distance, attention_mask, dropout)
+        return context.flatten(2), None
+
+    def _scale(self) -> float:
+        num_terms = 1 + ("c2p" in self.pos_att_type) + ("p2c" in self.pos_att_type)
+        # Rounded to float32, as transformers does whatever the dtype of the model.
+        return float(torch.tensor(float(self.attention_head_size * num_terms)).sqrt())
+
+    def _split_heads(self, projected: Tensor) -> Tensor:
+        return projected.view(*projected.shape[:-1], self.num_attention_heads, -1)
+
+    def _project_distances(self, distances: Distances | None, embeddings: Any) -> tuple[Tensor | None, Tensor | None]:
+        """Return a key and a query (2L - 1, heads, D) for each distance, None for a term that this model has not.
+
+        The keys from the largest distance down, the queries from the smallest up: as `attend` reads them.
+        """
+        if distances is None:
+            return None, None
+        key = query = None
+        reached = self.pos_dropout(embeddings[distances.first : distances.end])
+        if "c2p" in self.pos_att_type:
+            project = self.key_proj if self.share_att_key else self.pos_key_proj
+            key = self._split_heads(project(reached)).index_select(0, distances.places.flip(0))
+        if "p2c" in self.pos_att_type:
+            project = self.query_proj if self.share_att_key else self.pos_query_proj
+            query = self._split_heads(project(reached)).index_select(0, distances.places)
+        return key, query

@@ -1,0 +1,65 @@
+"""Where the rows are that a DeBERTa layer attends in: what goes through the layers in place of transformers' mask."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pref_dist.models.packed_rows import PackedRows
+
+# Which rows of (R, T, ...), and which tokens in them, attend to each other.
+Piece = tuple[slice, slice]
+EVERYTHING: Piece = (slice(None), slice(None))
+
+
+@dataclass(frozen=True)
+class AttentionRows:
+    """An argument of every layer, not state of a module: activation checkpointing calls layers again, later.
+
+    pieces: computed one after another, each without a mask inside if there is none. mask: bool, True where a token may
+    be looked at, broadcast to (R, 1, T, T). packed: to be unpacked first; then the mask is that of the unpacked rows.
+    """
+
+    pieces: list[Piece]
+    mask: Tensor | None = None
+    packed: PackedRows | None = None
+
+
+def find_packed(packed: PackedRows) -> AttentionRows:
+    """Return the rows of a packed sequence: on a CPU one by one, elsewhere unpacked and all at once."""
+    if packed.lengths is None:
+        lengths_R = packed.ends.diff()
+        mask_RT = torch.arange(packed.longest, device=lengths_R.device) < lengths_R[:, None]
+        return AttentionRows([EVERYTHING], mask_RT[:, None, None, :], packed)
+    pieces, first = [], 0
+    for length in packed.lengths:
+        pieces.append((slice(None), slice(first, first + length)))
+        first += length
+    return AttentionRows([piece for piece in pieces if piece[1].stop > piece[1].start])
+
+
+def find_padded(attention_mask: Tensor) -> AttentionRows:
+    """Return the rows of a mask, 1 for each real token, (R, T), or for each pair (query, key), (R, T, T).
+
+    On a CPU only real tokens are attended to and from: where there is none, the attention's output is zero
+    (transformers averages over tokens there; nothing real depends on it).
+    """
+    if attention_mask.dim() == 3:
+        return AttentionRows([EVERYTHING], attention_mask.bool()[:, None])
+    mask_RT = attention_mask.bool()
+    pieces = _find_stretches(mask_RT) if mask_RT.device.type == "cpu" else None
+    if pieces is None:
+        return AttentionRows([EVERYTHING], mask_RT[:, None, None, :])
+    return AttentionRows(pieces)
+
+
+def _find_stretches(mask_RT: Tensor) -> list[Piece] | None:
+    """Return where the tokens of each row are, None if some row has padding between its tokens."""
+    num_tokens = mask_RT.shape[1]
+    lengths = mask_RT.sum(dim=1)
+    firsts = mask_RT.to(torch.uint8).argmax(dim=1)
+    ends = num_tokens - mask_RT.flip(1).to(torch.uint8).argmax(dim=1)
+    if not torch.equal(torch.where(lengths > 0, ends - firsts, 0), lengths):
+        return None
+    stretches = enumerate(zip(firsts.tolist(), lengths.tolist(), strict=True))
+    return [(slice(row, row + 1), slice(first, first + length)) for row, (first, length) in stretches if length > 0]

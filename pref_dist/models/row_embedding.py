@@ -1,0 +1,88 @@
+"""A table of embeddings of which training looks at no more than the rows that stand in a step.
+
+A table of 128,100 rows has a dense gradient that is filled, measured, clipped and averaged in every step, though a step
+of eight rows of text holds a few thousand tokens. Here a forward takes its rows out as a small leaf of their own.
+
+Suffixes: R rows of text, T tokens, H hidden, N different tokens.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from pref_dist.config.schema import Backend
+from pref_dist.config.train_section import Precision
+from pref_dist.errors import ConfigError
+
+ROW_BACKENDS: tuple[Backend, ...] = ("single", "ddp")
+
+
+class RowEmbedding(nn.Embedding):
+    """An nn.Embedding whose weight autograd does not know; `take_gradient` gives what it would have got, by rows."""
+
+    def __init__(self, table: nn.Embedding) -> None:
+        super().__init__(table.num_embeddings, table.embedding_dim, table.padding_idx, _weight=table.weight.detach())
+        self.weight.requires_grad_(False)
+        self._taken: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, input_ids_RT: Tensor) -> Tensor:
+        if not (self.training and torch.is_grad_enabled()):
+            return super().forward(input_ids_RT)
+        ids_N, places_RT = torch.unique(input_ids_RT, return_inverse=True)
+        rows_NH = self.weight.detach().index_select(0, ids_N).requires_grad_()
+        self._taken.append((ids_N, rows_NH))
+        return nn.functional.embedding(places_RT, rows_NH)
+
+    def take_gradient(self) -> tuple[Tensor, Tensor]:
+        """Return the ids (N,) and gradients (N, H) of all backwards since the last call; an id may be there twice."""
+        found = [(ids, rows.grad) for ids, rows in self._taken if rows.grad is not None]
+        self._taken.clear()
+        ids = [self.weight.new_empty(0, dtype=torch.int64), *(ids for ids, _ in found)]
+        gradients = [self.weight.new_empty(0, self.embedding_dim), *(gradient for _, gradient in found)]
+        return torch.cat(ids), torch.cat(gradients)
+
+    def sum_by_row(self, ids: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the ids (N,), ascending, each once, and their summed gradients (N, H), where these are not all zero.
+
+        Zero are those of tokens that stand only in padding or in a micro-batch of weight 0, which are there on some
+        numbers of ranks alone: they belong to no step. The row for padding has none, as in nn.Embedding.
+        """
+        ids_N, places = torch.unique(ids, return_inverse=True)
+        sums_NH = gradients.new_zeros(len(ids_N), self.embedding_dim).index_add_(0, places, gradients)
+        is_used_N = (sums_NH != 0).any(dim=1)
+        if self.padding_idx is not None:
+            is_used_N &= ids_N != self.padding_idx
+        return ids_N[is_used_N], sums_NH[is_used_N]
+
+
+def train_by_rows(module: nn.Module, table: nn.Module) -> None:
+    """Put a `RowEmbedding` with the same weights into the place of a model's table; ConfigError if it is none."""
+    if type(table) is not nn.Embedding:
+        raise ConfigError(
+            f"model.embeddings=sparse takes a plain table of embeddings, and this model's is a {type(table).__name__}. "
+            "Set it to trained or frozen."
+        )
+    by_rows = RowEmbedding(table).train(table.training)
+    for parent in list(module.modules()):
+        for name, part in list(parent.named_children()):
+            if part is table:
+                parent.add_module(name, by_rows)
+
+
+def list_row_tables(module: nn.Module) -> list[RowEmbedding]:
+    return [part for part in module.modules() if isinstance(part, RowEmbedding)]
+
+
+def check_row_updates(embeddings: str, precision: Precision, backend: Backend) -> None:
+    """Raise ConfigError where a table cannot be updated by rows."""
+    if embeddings != "sparse":
+        return
+    if backend not in ROW_BACKENDS:
+        raise ConfigError(
+            f"model.embeddings=sparse runs on parallel.backend={' and '.join(ROW_BACKENDS)}, not on {backend}, whose "
+            "own optimiser updates whole tensors. Set model.embeddings=trained, or use ddp."
+        )
+    if precision == "fp16":
+        raise ConfigError(
+            "model.embeddings=sparse with train.precision=fp16: the loss scale watches over whole gradients alone. "
+            "Set train.precision to fp32 or bf16, or model.embeddings=trained."
+        )
