@@ -42,4 +42,4 @@ def test_evaluation_on_all_gpus_gathers_the_logits_of_one(alone):
     run_on_gpus(["evaluate", alone], "ddp", NUM_GPUS)
     all_of_them = read_logits(alone / "valid_logits.parquet")
     assert all_of_them.row_ids == one.row_ids
-    assert np.array_equal(all_of_them.answers.logits, one.answers.logits)
+    assert np.array_equal(all_of_them.logits, one.logits)

@@ -8,7 +8,6 @@ import pytest
 import yaml
 from transformers import DebertaV2Config, DebertaV2Model
 
-from pref_dist.config.model_section import ModelSection
 from tests.gpu.verbs import TIMEOUT_SECONDS, largest_gap, run_on_gpus, start_on_gpus
 from tests.ranks.launch_ranks import check_ranks_succeeded
 from tests.ranks.run_verb import largest_difference, read_losses, read_steps, read_weights, run_verb
@@ -90,7 +89,6 @@ def deberta(tmp_path, tiny_model):
     return folder
 
 
-@pytest.mark.skipif("attention" not in ModelSection.model_fields, reason="this version has no model.attention")
 @pytest.mark.parametrize("kind", ["bert", "deberta"])
 def test_fast_attention_and_transformers_give_the_same_losses(write_run, tiny_model, deberta, kind):
     losses = {}

@@ -1,16 +1,25 @@
 """A step on a GPU: nothing in it waits for the device, and a gradient that is not finite changes nothing."""
 
+import sys
 import warnings
+from contextlib import closing
 
 import pytest
 import torch
 from torch import nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from pref_dist.config.load import load_config
 from pref_dist.runtime.engine import EngineSettings
+from pref_dist.runtime.log import Speaker
+from pref_dist.runtime.parallel import stand_alone
 from pref_dist.runtime.pipeline import HostCopy, gather_numbers, pin
 from pref_dist.runtime.precision import forbid_tf32
 from pref_dist.runtime.replicated import ReplicatedEngine
+from pref_dist.train.assemble import TrainOptions, assemble, plan_rows
+from pref_dist.train.feed import feed_steps
+from pref_dist.train.resume import settle_config
+from pref_dist.train.step import take_step as train_step
 
 SIZE = 256
 
@@ -49,6 +58,26 @@ def test_a_step_never_waits_for_the_device(gpu, precision):
         torch.cuda.set_sync_debug_mode("default")
     assert not queued.read().skipped
     assert numbers.tolist()[1:] == [1.0, 0.5]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_whole_step_of_a_run_never_waits_either(gpu, write_run, precision, dropout):
+    settings = {"train": {"precision": precision, "max_steps": 3}, "model": {"dropout": dropout}}
+    run_yaml, _ = write_run("steps", **settings)
+    parallel = stand_alone(gpu)
+    config = settle_config(load_config(run_yaml), None, parallel, False)
+    rows = plan_rows(config, parallel, None)
+    run = assemble(config, rows, None, parallel, Speaker(False, sys.stderr), TrainOptions())
+    run.engine.train()
+    with closing(feed_steps(run)) as steps:
+        assert not train_step(run, next(steps)).queued.read().skipped
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            taken = train_step(run, next(steps))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert not taken.queued.read().skipped
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
