@@ -85,8 +85,8 @@ class ModelSection(Section):
     dropout: Probability = Field(0.0, description="Dropout of hidden states and attention in the encoder.")
     attention: Attention = Field(
         "auto",
-        description="fast: the encoder works on real tokens alone, rows packed into one sequence (and DeBERTa's "
-        "attention is ours); transformers: rows padded, its own attention; auto: fast where the family is known.",
+        description="fast: rows are packed, so that the encoder works on real tokens alone, and DeBERTa's attention is "
+        "ours; transformers: rows padded, its own attention; auto: fast where the family is known.",
     )
     weight_dtype: Literal["fp32", "fp64"] = Field(
         "fp32", description="Type of the master weights; fp64 is for exactness checks (single, ddp and fsdp2)."

@@ -28,6 +28,7 @@ from pref_dist.evaluate.infer import InferenceTask, build_task
 from pref_dist.evaluate.orders import answer_rows
 from pref_dist.evaluate.own_rows import open_own_rows
 from pref_dist.evaluate.parts import Work
+from pref_dist.evaluate.quantized import check_quantize, quantize_run
 from pref_dist.files import read_json
 from pref_dist.models.build import build_model
 from pref_dist.models.lora import check_base
@@ -110,6 +111,7 @@ class RestoredRun:
             "weights": self.weights,
             "layout": repr(self.layout),
             "precision": resolve_precision(self.config.train.precision, self.parallel.device),
+            "quantize": self.config.evaluate.quantize,
             "device": name_device(self.parallel.device),
             "software": [__version__, torch.__version__],
         }
@@ -143,10 +145,12 @@ def read_run_config(run_dir: RunDir, overrides: Iterable[str]) -> RunConfig:
 def restore_run(config: RunConfig, run_dir: RunDir, checkpoint: str | None, parallel: Parallel) -> RestoredRun:
     """Load the weights of `checkpoint` (best, last or a step; None: best of a finished run) on every rank.
 
-    Raises CheckpointError if the run is unfinished and no checkpoint was named, or the one named is unusable.
+    Raises CheckpointError if the run is unfinished and no checkpoint was named, or the one named is unusable;
+    ConfigError or ModelError if evaluate.quantize=int8 cannot or may not be, see `evaluate/quantized.py`.
     """
     found = parallel.broadcast(choose_checkpoint(run_dir, checkpoint) if parallel.is_main else None)
     assert found is not None
+    check_quantize(config, parallel)
     config = parallel.broadcast(settle_evaluation_budget(config, parallel.device))  # alike, also on unlike GPUs
     module, tokenizer = restore_model(config, run_dir, found, parallel)
     precision = resolve_precision(config.train.precision, parallel.device)
@@ -154,10 +158,13 @@ def restore_run(config: RunConfig, run_dir: RunDir, checkpoint: str | None, para
     progress = found.progress
     shares = tuple(progress["class_shares"])
     layout = build_layout(config, tokenizer)
-    return RestoredRun(
+    run = RestoredRun(
         config, run_dir, found.step, digest_json(found.manifest), shares, progress["identity"], tokenizer, layout,
         engine, parallel,
     )  # fmt: skip
+    if config.evaluate.quantize == "int8":
+        quantize_run(run, module)
+    return run
 
 
 def restore_model(

@@ -29,7 +29,7 @@ class BuiltModel:
     head_names: parameters that are not the pre-trained encoder's.
     new_names: parameters that no weight file held, so that they start at random.
     notes: lines about what it starts from that somebody should see.
-    attention: what runs, "fast" or "transformers" (see `models/packing.py`).
+    attention: what runs, "packed", "fast" or "transformers" (see `models/packing.py`).
     """
 
     module: nn.Module

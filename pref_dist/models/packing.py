@@ -23,9 +23,10 @@ POSITIONS_FROM_PADDING = frozenset({"roberta", "xlm-roberta", "camembert"})
 
 
 def settle_attention(module: nn.Module, settings: ModelSection) -> str:
-    """Make a built model pack its rows if it can and may; return what will run: "fast" or "transformers".
+    """Make a built model pack its rows if it can and may; return what will run.
 
-    Changes no parameter and no name. Raises ModelError if `fast` is asked for and the family is not known.
+    "packed": rows without padding; "fast": padded ones, with attention of ours; "transformers". Changes no parameter.
+    Raises ModelError if `fast` is asked for and the family is not known.
     """
     encoder = find_encoder(module)
     if settings.attention == "transformers" or not is_known(encoder):
@@ -44,10 +45,10 @@ def settle_attention(module: nn.Module, settings: ModelSection) -> str:
         encoder.set_attn_implementation(packed_attention.NAME)
     if encoder.config.model_type == DEBERTA and not packs(encoder.config):
         module.register_forward_pre_hook(drop_places, with_kwargs=True)
-    else:
-        encoder.forward = MethodType(forward_packed, encoder)
-        module.register_forward_pre_hook(hand_over_places, with_kwargs=True)
-    return "fast"
+        return "fast"
+    encoder.forward = MethodType(forward_packed, encoder)
+    module.register_forward_pre_hook(hand_over_places, with_kwargs=True)
+    return "packed"
 
 
 def is_known(encoder: Any) -> bool:

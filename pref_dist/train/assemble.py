@@ -266,12 +266,19 @@ def describe_run(
             f"({plan.steps_per_epoch:,} an epoch, {tokens:,} tokens an epoch)",
             f"batches    of at most {plan.token_budget:,} tokens, in evaluation {validation.token_budget:,}",
             f"model      {config.model.name}, {describe_size(built.module)}, {config.train.precision}, "
-            f"{built.attention} attention",
+            f"{describe_attention(built.attention)}",
             *(f"start      {note}" for note in built.notes),
             f"ranks      {parallel.world_size} x {parallel.device.type}, {parallel.backend}",
             f"run        {config.run.dir}",
             *(f"WARNING    {warning}" for warning in warnings),
         )
+    )
+
+
+def describe_attention(attention: str) -> str:
+    """Return in words what `settle_attention` has decided."""
+    return {"packed": "rows packed without padding", "fast": "rows padded, fast attention"}.get(
+        attention, "rows padded"
     )
 
 

@@ -88,7 +88,7 @@ def record_step(run: Assembled, planned: PlannedStep, loss: float, outcome: Step
         "learning_rate": run.config.train.learning_rate * rate_factor(run, planned.step),
         "rows": planned.num_rows,
         "tokens": planned.num_tokens,
-        "padding": 1.0 - planned.num_tokens / planned.num_padded_tokens,
+        "padding": 0.0 if run.built.attention == "packed" else 1.0 - planned.num_tokens / planned.num_padded_tokens,
         "micro_batches": len(planned.micro_batches),
         "seconds": seconds,
     }

@@ -110,7 +110,8 @@ def test_evaluate_answers_every_row_and_pads_only_the_seeds(about_rows):
     own, seed = column(found, "own"), column(found, "seed")
     assert own["rows"] == seed["rows"] == 24
     assert seed["padding_share"]["median"] == pytest.approx(1 - seed["tokens"] / (24 * MAX_TOKENS))
-    assert [ratio["peer"] for ratio in found["ratios"]] == ["seed"]
+    assert column(found, "own int8")["rows"] == 24
+    assert [(ratio["own"], ratio["peer"]) for ratio in found["ratios"]] == [("own", "seed"), ("own int8", "seed")]
 
 
 def test_cache_reads_all_rows_and_more_where_they_are_asked_for(about_rows):
