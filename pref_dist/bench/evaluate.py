@@ -30,6 +30,7 @@ OWN_WAYS: Mapping[str, Sequence[str]] = {
 class EvaluateAsked:
     request: BenchRequest
     num_rows: int = 256
+    with_int8: bool = False
 
 
 def bench_evaluate(asked: EvaluateAsked) -> Comparison:
@@ -38,7 +39,8 @@ def bench_evaluate(asked: EvaluateAsked) -> Comparison:
     check(asked)
     machine = describe_machine()
     peers = [peer for peer in PEERS if peer in request.peers]
-    columns = [Column(name, None, PEER_BATCH) for name in (*OWN_WAYS, *peers)]
+    own_ways = [name for name in OWN_WAYS if asked.with_int8 or name != "own int8"]
+    columns = [Column(name, None, PEER_BATCH) for name in (*own_ways, *peers)]
     request.say(announce(asked, len(columns)))
     with scratch_folder() as folder:
         rows = draw_rows(request.data, asked.num_rows + 2 * NUM_VALID_ROWS, folder, SEED)
@@ -56,7 +58,7 @@ def bench_evaluate(asked: EvaluateAsked) -> Comparison:
 
         measure_in_turns(columns, request.repeats, measure, folder, request.say)
     about = {"verb": "evaluate", "machine": machine, **request.describe(), "rows": asked.num_rows}
-    return Comparison(columns, pair_columns(columns, (), own=tuple(OWN_WAYS)), about)
+    return Comparison(columns, pair_columns(columns, (), own=tuple(own_ways)), about)
 
 
 def check(asked: EvaluateAsked) -> None:

@@ -171,15 +171,16 @@ def train(
 @bench.command("evaluate")
 @click.option("--rows", default=256, show_default=True, type=click.IntRange(min=16), help="Rows to evaluate.")
 @click.option("--peers", default="seed,best", show_default=True, help="Which of them; empty: ours alone.")
+@click.option("--int8", is_flag=True, help="Ours in 8-bit integers, too (evaluate.quantize; on a CPU).")
 @repeats_option(3)
 @shared_options
-def evaluate(request: "BenchRequest", rows: int, as_json: bool, out: Path | None) -> None:
+def evaluate(request: "BenchRequest", rows: int, int8: bool, as_json: bool, out: Path | None) -> None:
     """Evaluation: rows a second of a trained run beside Trainer.predict (batches of 16)."""
     from pref_dist.bench.evaluate import EvaluateAsked, bench_evaluate
     from pref_dist.bench.interleave import raise_failures
     from pref_dist.cli.bench_tables import render_comparison
 
-    found = bench_evaluate(EvaluateAsked(request, rows))
+    found = bench_evaluate(EvaluateAsked(request, rows, int8))
     show(found, as_json, out, render_comparison)
     raise_failures(found.columns)
 

@@ -198,8 +198,8 @@ class EvaluateSection(Section):
     quantize: Literal["none", "int8"] = Field(
         "none",
         description="int8: evaluate, predict and blend multiply 8-bit integers in the model's layers, about half the "
-        "time on a CPU with such instructions, if held-out rows lose no more than quantize_tolerance by it. On a CPU, "
-        "by single or ddp. Training evaluates without it.",
+        "time on a CPU with such instructions, if held-out rows lose no more than quantize_tolerance by it (so the "
+        "files that the run was trained on must be there). By single or ddp. Training evaluates without it.",
     )
     quantize_tolerance: NonNegative = Field(
         0.001, description="int8: how much the log loss of up to 512 held-out rows may rise, in nats."
@@ -232,6 +232,12 @@ class RunConfig(Section):
             return {**values, "data": {"template": DEFAULT_TEMPLATES[kind], **data}}
         return values
 
+    @model_validator(mode="after")
+    def check_quantize(self) -> "RunConfig":
+        if self.evaluate.quantize == "int8" and self.model.lora is not None:
+            raise ValueError("evaluate.quantize=int8 is not for model.lora, whose adapters are apart; set it to none")
+        return self
+
 
 CHANGEABLE = frozenset(
     {
@@ -253,6 +259,8 @@ CHANGEABLE = frozenset(
         "train.early_stop_patience",  # no step depends on it, but which is the last
         "evaluate.token_budget",
         "evaluate.describe",
+        "evaluate.quantize",  # of evaluations and predictions of the finished run alone
+        "evaluate.quantize_tolerance",
         "evaluate.calibrate",  # of predictions alone; evaluate.swap decides which step is the best
     }
 )

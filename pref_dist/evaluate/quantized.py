@@ -9,7 +9,7 @@ from torch import nn
 
 from pref_dist.config.schema import RunConfig
 from pref_dist.data.plan import plan_order
-from pref_dist.errors import ConfigError, ModelError
+from pref_dist.errors import ConfigError, DataError, ModelError
 from pref_dist.evaluate.infer import InferenceTask, build_task, infer_logits
 from pref_dist.metrics import score_logits
 from pref_dist.models.int8 import quantize_layers
@@ -36,8 +36,6 @@ def check_quantize(config: RunConfig, parallel: Parallel) -> None:
             f"evaluate.quantize=int8 needs the whole model on every rank, not parallel.backend={parallel.backend}. "
             "Start it by launch/single.sh or by launch/node.sh ddp."
         )
-    if config.model.lora is not None:
-        raise ConfigError("evaluate.quantize=int8 is not for model.lora, whose adapters are apart. Set it to none.")
 
 
 def quantize_run(run: "RestoredRun", module: nn.Module) -> None:
@@ -69,7 +67,13 @@ def quantize_run(run: "RestoredRun", module: nn.Module) -> None:
 
 def open_gate(run: "RestoredRun") -> tuple[InferenceTask, NDArray[np.float64]]:
     """Return the task of answering a sample of the run's held-out rows, always the same ones, and their targets."""
-    prepared = run.prepare()
+    try:
+        prepared = run.prepare()
+    except DataError as error:
+        raise DataError(
+            f"evaluate.quantize=int8 is tried on the run's own held-out rows first, and they are not there: {error}\n"
+            "Give them back where config.yaml names them, or set evaluate.quantize=none."
+        ) from error
     rows = prepared.valid_rows[np.sort(plan_order(len(prepared.valid_rows), seed=0, epoch=0)[:GATE_ROWS])]
     budget = run.config.evaluate.token_budget
     assert budget != "auto"

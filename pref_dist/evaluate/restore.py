@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pref_dist import __version__
-from pref_dist.config.load import apply_override, build_config, read_config_file
+from pref_dist.config.load import apply_override, build_config, read_config_file, with_values
 from pref_dist.config.model_section import ModelSection
 from pref_dist.config.schema import RunConfig
 from pref_dist.data.cache import default_cache_dir, open_tokens
@@ -151,7 +151,8 @@ def restore_run(config: RunConfig, run_dir: RunDir, checkpoint: str | None, para
     found = parallel.broadcast(choose_checkpoint(run_dir, checkpoint) if parallel.is_main else None)
     assert found is not None
     check_quantize(config, parallel)
-    config = parallel.broadcast(settle_evaluation_budget(config, parallel.device))  # alike, also on unlike GPUs
+    budgets = parallel.gather(settle_evaluation_budget(config, parallel.device))
+    config = with_values(config, evaluate__token_budget=min(budgets))  # alike, also on unlike GPUs
     module, tokenizer = restore_model(config, run_dir, found, parallel)
     precision = resolve_precision(config.train.precision, parallel.device)
     engine = parallel.build_inference_engine(module, precision, config.parallel.timeout_seconds)
@@ -192,7 +193,9 @@ def choose_weights(config: RunConfig, run_dir: RunDir, checkpoint: Checkpoint) -
     """
     if not config.model.has_frozen_weights:
         # All weights come from the checkpoint, so that the model's own weight files are not needed any more.
-        return config.model.model_copy(update={"from_scratch": True}), run_dir.model_files
+        # Nobody trains it by rows here.
+        changes = {"from_scratch": True, "embeddings": "trained"}
+        return config.model.model_copy(update=changes), run_dir.model_files
     kept = "adapters alone (model.lora)"
     if config.model.lora is None:
         kept = "no table of embeddings (model.embeddings=frozen)"

@@ -81,7 +81,7 @@ def evaluate(run_folder: Path, options: EvaluateOptions, overrides: Sequence[str
     table, rows = choose_rows(run, prepared, options)
     parallel.check_agreement({"the rows": table.digest})
     references = check_on_main(parallel, lambda: read_references(options.references, table, rows))
-    folder = choose_folder(run_dir, options)
+    folder = choose_folder(run_dir, options, config.evaluate.quantize)
     parts = RunDir(folder).parts
     with only_one_job(parts, parallel):
         answers = run.infer(table, rows, parts)
@@ -98,6 +98,7 @@ def evaluate(run_folder: Path, options: EvaluateOptions, overrides: Sequence[str
             **found.metrics,
             **({"references": references} if references else {}),
             "step": run.step,
+            "quantize": config.evaluate.quantize,
             "num_set_aside": len(table.set_aside),
             "timing": measure(answers),
         }
@@ -133,13 +134,17 @@ def check_names(references: Sequence[Path]) -> None:
         raise DataError(f"Several --reference files are called {twice[0]}; they are shown by name. Rename one.")
 
 
-def choose_folder(run_dir: RunDir, options: EvaluateOptions) -> Path:
-    """Return where the result goes: the run folder itself for its own rows and best step, else evaluations/NAME."""
+def choose_folder(run_dir: RunDir, options: EvaluateOptions, quantize: str) -> Path:
+    """Return where the result goes: the run folder itself for its own rows and best step, else evaluations/NAME.
+
+    What is said in 8-bit integers never takes the place of what the run itself says.
+    """
+    suffix = "" if quantize == "none" else f"_{quantize}"
     if options.data is not None:
-        return run_dir.evaluations / stem_of(options.data)
-    if options.checkpoint in (None, "best"):
+        return run_dir.evaluations / f"{stem_of(options.data)}{suffix}"
+    if options.checkpoint in (None, "best") and not suffix:
         return run_dir.root
-    return run_dir.evaluations / f"valid_{options.checkpoint}"
+    return run_dir.evaluations / f"valid_{options.checkpoint or 'best'}{suffix}"
 
 
 def choose_rows(run: RestoredRun, prepared: Prepared | None, options: EvaluateOptions) -> tuple[TokenTable, Rows]:

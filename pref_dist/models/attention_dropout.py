@@ -60,7 +60,7 @@ class _AttentionWithDropout(torch.autograd.Function):
 
 
 def blocks_of_heads(num_heads: int, num_tokens: int) -> Iterator[slice]:
-    size = max(1, LARGEST_BLOCK_ELEMENTS // num_tokens**2)
+    size = max(1, LARGEST_BLOCK_ELEMENTS // max(1, num_tokens) ** 2)
     return (slice(first, first + size) for first in range(0, num_heads, size))
 
 

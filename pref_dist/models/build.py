@@ -40,7 +40,7 @@ class BuiltModel:
 
     @property
     def input_embeddings(self) -> nn.Module:
-        """The table of token embeddings; its output is (R, T, H)."""
+        """The table of token embeddings; its output is (R, T, H), or (1, N, H) of packed rows."""
         model: Any = self.module
         table: nn.Module = model.get_input_embeddings()
         return table

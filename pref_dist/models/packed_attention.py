@@ -3,6 +3,8 @@
 Suffixes: A heads, N tokens of all rows, T tokens of one row (padded: of the longest), D size of a head, R rows.
 """
 
+import inspect
+from functools import cache
 from typing import Any
 
 import torch
@@ -50,9 +52,24 @@ def attend_packed(
         rows = (torch.split(part, packed_rows.lengths, dim=2) for part in (query, key, value))
         attended = [attend_row(q, k, v, scaling, dropout, window) for q, k, v in zip(*rows, strict=True)]
         return torch.cat(attended, dim=2).transpose(1, 2), None
-    if dropout == 0.0 and query.dtype != torch.float32 and query.dtype != torch.float64:
+    if dropout == 0.0 and has_kernel(query.device, query.dtype, query.shape[-1]):
         return attend_by_kernel(query, key, value, packed_rows, scaling, window), None
     return attend_padded(query, key, value, packed_rows, scaling, dropout, window), None
+
+
+@cache
+def has_kernel(device: torch.device, dtype: torch.dtype, size_of_head: int) -> bool:
+    """Return whether torch's flash kernel for rows of any lengths is there and takes such tensors.
+
+    It wants 16 bits, a GPU from Ampere on, and heads of up to 256 in steps of 8; before torch 2.12 it has no window.
+    """
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return False
+    fits = dtype in (torch.float16, torch.bfloat16) and size_of_head % 8 == 0 and size_of_head <= 256
+    knows_windows = {"scale", "window_size"} <= set(inspect.signature(varlen_attn).parameters)
+    return fits and knows_windows and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def attend_row(

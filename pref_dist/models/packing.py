@@ -3,6 +3,7 @@
 Every layer but the attention looks at one token at a time, so that it needs no rows at all.
 """
 
+from contextvars import ContextVar
 from types import MethodType
 from typing import Any
 
@@ -14,6 +15,9 @@ from pref_dist.errors import ModelError
 from pref_dist.models import packed_attention
 from pref_dist.models.deberta import packs, use_fast_attention
 from pref_dist.models.packed_rows import PackedRows, find_rows
+
+# Where the tokens stand that the model is being called with: of this thread, since several may ask one model.
+TOKEN_PLACES: ContextVar[Tensor | None] = ContextVar("token_places", default=None)
 
 # Whose layers hand what they do not know down to the attention.
 FAMILIES = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "modernbert"})
@@ -33,8 +37,8 @@ def settle_attention(module: nn.Module, settings: ModelSection) -> str:
         if settings.attention == "fast":
             raise ModelError(
                 f"model.attention=fast, but model.name={settings.name} ({encoder.config.model_type}) is of a family "
-                f"whose rows cannot be packed. Known are {', '.join(sorted({*FAMILIES, DEBERTA}))}. "
-                "Set model.attention=auto."
+                f"whose rows cannot be packed, or a decoder (is_decoder). Known are the encoders of "
+                f"{', '.join(sorted({*FAMILIES, DEBERTA}))}. Set model.attention=auto."
             )
         module.register_forward_pre_hook(drop_places, with_kwargs=True)
         return "transformers"
@@ -68,22 +72,39 @@ def drop_places(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 def hand_over_places(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Give `token_places` to the packed encoder, past the class around it."""
-    find_encoder(module).token_places = kwargs.pop("token_places", None)
+    TOKEN_PLACES.set(kwargs.pop("token_places", None))
     return args, kwargs
 
 
-def forward_packed(encoder: Any, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
-    """Run an encoder on the real tokens of input_ids (R, T); what it returns is (R, T, H), 0 where there are none."""
-    rows = find_rows(
-        torch.ones_like(input_ids) if attention_mask is None else attention_mask,
-        encoder.__dict__.pop("token_places", None),
-    )
-    given = {name: value for name, value in kwargs.items() if value is not None}
-    output = run_packed(encoder, rows, input_ids, given)
+def forward_packed(
+    encoder: Any, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **kwargs: Any
+) -> Any:
+    """Run an encoder on the real tokens of input_ids (R, T); what it returns is (R, T, H), 0 where there are none.
+
+    Takes what its class takes. Raises ModelError for what only padded rows have.
+    """
+    if input_ids is None or kwargs.get("output_attentions"):
+        asked = "inputs_embeds" if input_ids is None else "output_attentions"
+        raise ModelError(f"Packed rows have no {asked}. Load the model with model.attention=transformers.")
+    places = TOKEN_PLACES.get()
+    TOKEN_PLACES.set(None)
+    rows = find_rows(torch.ones_like(input_ids) if attention_mask is None else attention_mask, places)
+    output = run_packed(encoder, rows, input_ids, pack_given(kwargs, rows, input_ids))
     output.last_hidden_state = rows.unpack(output.last_hidden_state.squeeze(0))
+    if output.get("hidden_states") is not None:
+        output.hidden_states = tuple(rows.unpack(hidden.squeeze(0)) for hidden in output.hidden_states)
     if getattr(encoder, "pooler", None) is not None:
         output.pooler_output = encoder.pooler(output.last_hidden_state)
     return output
+
+
+def pack_given(given: dict[str, Any], rows: PackedRows, input_ids: Tensor) -> dict[str, Any]:
+    """Return what else an encoder is called with, packed where it has a value for each token."""
+    packed = {}
+    for name, value in given.items():
+        is_by_token = isinstance(value, Tensor) and value.shape[:2] == input_ids.shape
+        packed[name] = rows.pack(value).unsqueeze(0) if is_by_token else value
+    return {name: value for name, value in packed.items() if value is not None}
 
 
 def run_packed(encoder: Any, rows: PackedRows, input_ids: Tensor, given: dict[str, Any]) -> Any:

@@ -4,7 +4,6 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from pref_dist.config.load import with_values
 from pref_dist.config.schema import RunConfig
 from pref_dist.data.templates import num_sequences
 
@@ -38,7 +37,6 @@ def resolve_budget(asked: int | Literal["auto"], suggested: int, config: RunConf
     return max(suggested, num_sequences(config.data.template) * config.data.max_tokens)
 
 
-def settle_evaluation_budget(config: RunConfig, device: torch.device) -> RunConfig:
-    """Return the config with a number as evaluate.token_budget."""
-    budget = resolve_budget(config.evaluate.token_budget, suggest_budgets(device).evaluate, config)
-    return with_values(config, evaluate__token_budget=budget)
+def settle_evaluation_budget(config: RunConfig, device: torch.device) -> int:
+    """Return evaluate.token_budget as a number."""
+    return resolve_budget(config.evaluate.token_budget, suggest_budgets(device).evaluate, config)

@@ -38,7 +38,6 @@ class Parallel:
         self.rank, self.world_size = topology.rank, topology.world_size
         self.backend = topology.backend
         self.whereabouts = Whereabouts()
-        forbid_tf32()
 
     @property
     def is_main(self) -> bool:
@@ -174,6 +173,7 @@ def start_parallel(request: ParallelSection, deterministic: bool = False) -> Par
     check_compile(request, topology.backend)
     device = choose_device(topology)
     set_environment(topology, device)
+    forbid_tf32()
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)

@@ -92,16 +92,30 @@ def name_gradients(run: Assembled, planned: PlannedStep) -> str:
 def gradients_of_inputs(run: Assembled) -> Iterator[list[list[bool]]]:
     """Collect, a micro-batch at a time, whether each line's gradient at the input embeddings is finite."""
     collected: list[list[bool]] = []
+    lengths: list[int] = []
 
-    def collect(gradient: Tensor) -> None:
-        collected.append(torch.isfinite(gradient).flatten(1).all(dim=1).tolist())
+    def note_lengths(_: object, __: object, inputs: dict[str, Any]) -> None:
+        lengths[:] = inputs["attention_mask"].sum(dim=1).tolist()
 
     def watch(_: object, __: object, output: Any) -> None:
         if output.requires_grad:
-            output.register_hook(collect)
+            of_lines = list(lengths)
+            output.register_hook(lambda gradient: collected.append(are_lines_finite(gradient, of_lines)))
 
-    handle = run.built.input_embeddings.register_forward_hook(watch)
+    handles = (
+        run.built.module.register_forward_pre_hook(note_lengths, with_kwargs=True),
+        run.built.input_embeddings.register_forward_hook(watch),
+    )
     try:
         yield collected
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
+
+
+def are_lines_finite(gradient: Tensor, lengths: list[int]) -> list[bool]:
+    """Return (L,) whether each line's gradient (L, T, H) is finite; packed, the lines are one, (1, N, H)."""
+    finite = torch.isfinite(gradient).all(dim=-1)
+    is_packed = finite.shape == (1, sum(lengths))
+    lines = torch.split(finite[0], lengths) if is_packed else finite.unbind()
+    return [bool(line.all()) for line in lines]

@@ -105,7 +105,7 @@ def test_a_pipeline_that_cannot_run_leaves_no_hole(about_rows):
 
 
 def test_evaluate_answers_every_row_and_pads_only_the_seeds(about_rows):
-    result = bench("evaluate", *about_rows, "--rows", 24, "--peers", "seed", "--json")
+    result = bench("evaluate", *about_rows, "--rows", 24, "--peers", "seed", "--int8", "--json")
     found = json.loads(result.stdout)
     own, seed = column(found, "own"), column(found, "seed")
     assert own["rows"] == seed["rows"] == 24

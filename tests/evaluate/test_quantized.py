@@ -1,17 +1,15 @@
 """Evaluation in 8-bit integers: only if held-out rows allow it, and for each row alone."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
 
-from pref_dist.config.load import load_config
-from pref_dist.errors import ConfigError, ModelError
-from pref_dist.evaluate.restore import read_run_config, restore_run
+from pref_dist.config.load import build_config, load_config
+from pref_dist.errors import ConfigError, DataError, ModelError
 from pref_dist.evaluate.run import EvaluateOptions, evaluate
 from pref_dist.predict import PredictOptions, predict
-from pref_dist.run_dir import RunDir
-from pref_dist.runtime.parallel import stand_alone
 from pref_dist.submission import read_probabilities
 from pref_dist.train.run import train
 from tests.tiny_runs import TinyRuns
@@ -64,8 +62,27 @@ def test_a_loss_above_the_tolerance_is_refused_with_both_values(trained, capsys)
         evaluate(trained, EvaluateOptions(baselines=False), [INT8, "evaluate.quantize_tolerance=0.00005"])
 
 
-def test_adapters_are_refused(trained):
-    config = read_run_config(RunDir(trained), [INT8])
-    lora = config.model_copy(update={"model": config.model.model_copy(update={"lora": {}})})
+def test_what_is_said_in_int8_never_takes_the_place_of_what_the_run_says(trained):
+    before = {path.name: path.read_bytes() for path in trained.glob("valid_logits.parquet")}
+    result = evaluate(trained, EvaluateOptions(baselines=False), [INT8, ANYTHING])
+    assert result.folder == trained / "evaluations" / "valid_best_int8"
+    assert result.metrics["quantize"] == "int8"
+    assert {path.name: path.read_bytes() for path in trained.glob("valid_logits.parquet")} == before
+
+
+def test_a_run_goes_on_with_int8_in_its_config(trained):
+    assert train(load_config(trained / "config.yaml", [INT8])).metrics
+
+
+def test_rows_that_are_gone_are_asked_for(trained, sample_dir, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(trained, copy)
+    config = copy / "config.yaml"
+    config.write_text(config.read_text().replace(str(sample_dir / "train.csv"), str(tmp_path / "gone.csv")))
+    with pytest.raises(DataError, match=r"held-out rows first, and they are not there: .*gone\.csv[\s\S]*set evaluate"):
+        predict([copy], sample_dir / "test.csv", tmp_path / "out.csv", PredictOptions(overrides=[INT8]))
+
+
+def test_adapters_are_refused_before_anything_is_trained():
     with pytest.raises(ConfigError, match=r"not for model\.lora"):
-        restore_run(lora, RunDir(trained), None, stand_alone())
+        build_config({"model": {"lora": {}}, "evaluate": {"quantize": "int8"}}, "a test")

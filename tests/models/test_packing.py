@@ -1,5 +1,7 @@
 """Packed rows: an encoder that works on real tokens alone says what it says of padded rows, and learns the same."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -165,6 +167,42 @@ def test_padded_rows_of_a_gpu_are_attended_to_like_packed_ones(window):
     )
     padded = packed_attention.attend_padded(*parts, rows, None, 0.0, window)
     torch.testing.assert_close(padded, packed, rtol=0, atol=1e-12)
+
+
+def test_what_the_class_takes_beside_ids_is_packed_too_and_what_it_returns_is_padded(folder):
+    padded, packed = (build(folder, attention) for attention in ("transformers", "fast"))
+    inputs = draw_inputs() | {"output_hidden_states": True}
+    del inputs["token_places"]
+    if hasattr(padded.config, "type_vocab_size") and padded.config.type_vocab_size > 1:
+        inputs["token_type_ids"] = (torch.arange(300) % 3 == 0).long().expand(len(LENGTHS), -1).contiguous()
+    with torch.no_grad():
+        expected, found = padded(**inputs), packed(**inputs)
+    torch.testing.assert_close(found.logits, expected.logits, rtol=0, atol=1e-10)
+    is_real = inputs["attention_mask"].bool()
+    for hidden, of_padded in zip(found.hidden_states, expected.hidden_states, strict=True):
+        torch.testing.assert_close(hidden[is_real], of_padded[is_real], rtol=0, atol=1e-10)
+
+
+def test_what_packed_rows_do_not_have_is_refused(folder):
+    module, inputs = build(folder, "fast"), draw_inputs()
+    with pytest.raises(ModelError, match=r"no output_attentions.*model\.attention=transformers"):
+        module(**inputs, output_attentions=True)
+
+
+def test_several_threads_may_ask_one_model(folder):
+    module, inputs = build(folder, "fast"), draw_inputs()
+    batches = [{name: value.roll(number, 0) for name, value in inputs.items()} for number in range(len(LENGTHS))]
+    for batch in batches:
+        batch["token_places"] = batch["attention_mask"].flatten().nonzero().squeeze(1)
+
+    def ask(number):
+        with torch.no_grad():
+            return module(**batches[number % len(batches)]).logits
+
+    expected = [ask(number) for number in range(len(batches))]
+    with ThreadPoolExecutor(4) as threads:
+        for number, found in enumerate(threads.map(ask, range(60))):
+            assert torch.equal(found, expected[number % len(batches)])
 
 
 def test_a_convolution_never_sees_two_rows_at_once(tmp_path):

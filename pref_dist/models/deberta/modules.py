@@ -1,5 +1,6 @@
 """transformers' DeBERTa-v2 encoder and self-attention with other forwards: same parameters, same results."""
 
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -13,14 +14,24 @@ from pref_dist.models.deberta.dropout import round_probability
 from pref_dist.models.deberta.rows import AttentionRows, find_packed, find_padded
 from pref_dist.models.packed_rows import PackedRows
 
+# Of each thread, since several may ask one model at a time: the encoder that is called, and its rows.
+PACKED_ROWS: ContextVar[tuple[int, PackedRows] | None] = ContextVar("packed_rows", default=None)
+
 
 class FastEncoder(DebertaV2Encoder):  # type: ignore[misc]
     """Tells its layers where rows and distances are, instead of giving them a mask and a place for each pair of tokens.
 
-    packed_rows: how the one sequence of the next forward divides into rows; None: rows are padded.
+    packed_rows: how the one sequence of this thread's next forward divides into rows; None: rows are padded.
     """
 
-    packed_rows: PackedRows | None = None
+    @property
+    def packed_rows(self) -> PackedRows | None:
+        found = PACKED_ROWS.get()
+        return found[1] if found is not None and found[0] == id(self) else None
+
+    @packed_rows.setter
+    def packed_rows(self, packed_rows: PackedRows | None) -> None:
+        PACKED_ROWS.set(None if packed_rows is None else (id(self), packed_rows))
 
     def get_attention_mask(self, attention_mask: Tensor) -> AttentionRows:
         """Return what the layers take as their attention_mask."""
