@@ -2,6 +2,7 @@
 
 from contextvars import ContextVar
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from pref_dist.models.deberta.rows import AttentionRows, find_packed, find_padde
 from pref_dist.models.packed_rows import PackedRows
 
 # Of each thread, since several may ask one model at a time: the encoder that is called, and its rows.
-PACKED_ROWS: ContextVar[tuple[int, PackedRows] | None] = ContextVar("packed_rows", default=None)
+PACKED_ROWS: ContextVar[tuple["ref[FastEncoder]", PackedRows] | None] = ContextVar("packed_rows", default=None)
 
 
 class FastEncoder(DebertaV2Encoder):  # type: ignore[misc]
@@ -27,11 +28,11 @@ class FastEncoder(DebertaV2Encoder):  # type: ignore[misc]
     @property
     def packed_rows(self) -> PackedRows | None:
         found = PACKED_ROWS.get()
-        return found[1] if found is not None and found[0] == id(self) else None
+        return found[1] if found is not None and found[0]() is self else None
 
     @packed_rows.setter
     def packed_rows(self, packed_rows: PackedRows | None) -> None:
-        PACKED_ROWS.set(None if packed_rows is None else (id(self), packed_rows))
+        PACKED_ROWS.set(None if packed_rows is None else (ref(self), packed_rows))
 
     def get_attention_mask(self, attention_mask: Tensor) -> AttentionRows:
         """Return what the layers take as their attention_mask."""
