@@ -24,7 +24,7 @@ from pref_dist.metrics import probabilities
 from pref_dist.models.build import build_model
 from pref_dist.models.recipe import RECIPE, read_recipe
 from pref_dist.run_dir import RunDir
-from pref_dist.runtime.budgets import resolve_budget, suggest_budgets
+from pref_dist.runtime.budgets import settle_evaluation_budget
 from pref_dist.runtime.engine import InferenceEngine
 from pref_dist.runtime.parallel import Parallel, stand_alone
 from pref_dist.runtime.precision import resolve_precision
@@ -93,8 +93,8 @@ def load_model(
     engine = parallel.build_inference_engine(module, in_use, config.parallel.timeout_seconds)
     data, layout = config.data, build_layout(config, tokens)
     encoder = RowEncoder(tokens, data.max_tokens, data.template, data.truncation, data.clean)
-    suggested = resolve_budget(config.evaluate.token_budget, suggest_budgets(parallel.device).evaluate, config)
-    budget = token_budget or max(suggested, layout.num_sequences * data.max_tokens)
+    settled = settle_evaluation_budget(config, parallel.device)
+    budget = token_budget or max(settled, layout.num_sequences * data.max_tokens)
     home = folder if is_export else run_dir.model_files
     return LoadedModel(module, config, home, budget, encoder, layout, engine, parallel)
 

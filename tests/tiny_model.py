@@ -4,6 +4,7 @@ import re
 import string
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 TINY_VOCABULARY_SIZE = 400
 
@@ -25,6 +26,16 @@ def write_tiny_model(folder: Path, corpus: Path) -> Path:
         intermediate_size=64, max_position_embeddings=512,
     )  # fmt: skip
     BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def write_random(config: Any, folder: Path) -> Path:
+    """Write the backbone of a transformers config, with random weights that are always the same, and no tokenizer."""
+    import torch
+    from transformers import AutoModel
+
+    torch.manual_seed(1)
+    AutoModel.from_config(config).save_pretrained(folder)
     return folder
 
 

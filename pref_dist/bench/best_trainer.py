@@ -17,23 +17,22 @@ from pref_dist.bench.peer_run import (
     load_classifier,
     measure_prediction,
     measure_trainer,
-    precision_flags,
     read_texts,
     settle_precision,
+    shared_settings,
 )
 
-EVALUATION_BATCH = 16
 BATCHES_A_POOL = 50  # transformers' own number
 
 
-class LargePoolSampler(LengthGroupedSampler):  # type: ignore[misc]
+class LargePoolSampler(LengthGroupedSampler):  # type: ignore[misc]  # transformers' classes have no types
     """transformers' sampler with the pools that it has on a large data set."""
 
     def __iter__(self) -> Iterator[int]:
         return iter(get_length_grouped_indices(self.lengths, self.batch_size, BATCHES_A_POOL, self.generator))
 
 
-class GroupingTrainer(Trainer):  # type: ignore[misc]
+class GroupingTrainer(Trainer):  # type: ignore[misc]  # as above
     """Trainer, whose group_by_length is that of a large data set."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LargePoolSampler:
@@ -49,10 +48,8 @@ def measure_training(question: TrainQuestion) -> dict[str, Any]:
 
     def build(max_steps: int, learning_rate: float) -> Trainer:
         arguments = TrainingArguments(
-            output_dir=question.folder, learning_rate=learning_rate, weight_decay=0.01,
-            per_device_train_batch_size=question.rows_per_step, num_train_epochs=1, max_steps=max_steps,
+            **shared_settings(question, precision, max_steps, learning_rate),
             train_sampling_strategy="group_by_length", length_column_name="length", optim="adamw_torch_fused",
-            save_strategy="no", logging_steps=50, report_to="none", disable_tqdm=True, **precision_flags(precision),
         )  # fmt: skip
         collator = DataCollatorWithPadding(tokenizer=tokenizer)
         return GroupingTrainer(model=model, args=arguments, train_dataset=dataset, data_collator=collator)
@@ -63,14 +60,8 @@ def measure_training(question: TrainQuestion) -> dict[str, Any]:
 def measure_evaluation(question: EvaluateQuestion) -> dict[str, Any]:
     """Batches of similar length, which Trainer's evaluation takes from a sorted data set."""
     tokenizer = AutoTokenizer.from_pretrained(question.model)
-    dataset = tokenize(question.rows_csv, tokenizer, question.max_tokens).sort("length", reverse=True)
-    model, precision = load_classifier(question.model, dropout=0.0), settle_precision(question.precision)
-    arguments = TrainingArguments(
-        output_dir=question.folder, per_device_eval_batch_size=EVALUATION_BATCH, report_to="none", disable_tqdm=True,
-        **precision_flags(precision),
-    )  # fmt: skip
-    trainer = Trainer(model=model, args=arguments, data_collator=DataCollatorWithPadding(tokenizer=tokenizer))
-    return measure_prediction(trainer, model, dataset, EVALUATION_BATCH, precision)
+    dataset = tokenize(question.rows_csv, tokenizer, question.max_tokens)
+    return measure_prediction(question, tokenizer, dataset.sort("length", reverse=True))
 
 
 def tokenize(rows_csv: str, tokenizer: Any, max_tokens: int) -> Dataset:

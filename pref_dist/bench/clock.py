@@ -3,6 +3,7 @@
 import resource
 import sys
 import time
+from typing import Any
 
 import torch
 
@@ -34,6 +35,13 @@ class Clock:
     def seconds(self) -> float:
         assert self._end > self._start > 0.0, "the clock was started and stopped"
         return self._end - self._start
+
+    def figures(self) -> dict[str, Any]:
+        """Return what a Measurement says of time, memory and machine."""
+        return {
+            "seconds": self.seconds, "peak_bytes": self.peak_bytes, "peak_cuda_bytes": self.peak_cuda_bytes,
+            "device": self._device.type, "threads": torch.get_num_threads(),
+        }  # fmt: skip
 
 
 def read_peak_bytes() -> int:

@@ -8,11 +8,12 @@ import torch
 from datasets import Dataset
 
 from pref_dist.bench.parts import TrainQuestion
-from pref_dist.bench.peer_run import measure_trainer, precision_flags, read_texts, settle_precision
+from pref_dist.bench.peer_run import measure_trainer, read_texts, settle_precision, shared_settings
 
 
 def measure_training(question: TrainQuestion) -> dict[str, Any]:
     """Prompt against both responses as its pair of texts, three classes by cross entropy, its own collator."""
+    # mypy: the package is one that most have not installed.
     from sentence_transformers.cross_encoder import (  # type: ignore[import-not-found]
         CrossEncoder,
         CrossEncoderTrainer,
@@ -25,11 +26,7 @@ def measure_training(question: TrainQuestion) -> dict[str, Any]:
     dataset, precision = read_pairs(question.rows_csv), settle_precision(question.precision)
 
     def build(max_steps: int, learning_rate: float) -> Any:
-        arguments = CrossEncoderTrainingArguments(
-            output_dir=question.folder, learning_rate=learning_rate, weight_decay=0.01,
-            per_device_train_batch_size=question.rows_per_step, num_train_epochs=1, max_steps=max_steps,
-            save_strategy="no", logging_steps=50, report_to="none", disable_tqdm=True, **precision_flags(precision),
-        )  # fmt: skip
+        arguments = CrossEncoderTrainingArguments(**shared_settings(question, precision, max_steps, learning_rate))
         return CrossEncoderTrainer(model=encoder, args=arguments, train_dataset=dataset, loss=CrossEntropyLoss(encoder))
 
     return measure_trainer(build, encoder.model, precision, len(dataset))

@@ -63,6 +63,9 @@ def bench_evaluate(asked: EvaluateAsked) -> Comparison:
 
 def check(asked: EvaluateAsked) -> None:
     check_overrides(asked.request.overrides)
+    unknown = sorted(set(asked.request.peers) - set(PEERS))
+    if unknown:
+        raise ConfigError(f"bench evaluate does not measure {', '.join(unknown)}. --peers takes {' and '.join(PEERS)}.")
     asked.request.check_positions(asked.request.max_tokens)
     if asked.num_rows < PEER_BATCH:
         raise ConfigError(f"--rows={asked.num_rows} must be at least {PEER_BATCH}, one batch of Trainer.predict.")

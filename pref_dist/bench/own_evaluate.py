@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pref_dist.bench.clock import Clock
 from pref_dist.bench.matrix_work import DTYPES, count_linear_work, measure_matmul_rate
@@ -55,14 +54,10 @@ def describe(run: RestoredRun, task: InferenceTask, num_batches: int, clock: Clo
         steps=num_batches,
         tokens=num_tokens,
         padded_tokens=num_padded,
-        seconds=clock.seconds,
         linear_flops=work.flops(num_tokens, len(task.rows)),
         matmul_flops_per_second=measure_matmul_rate(work, num_padded // num_batches, DTYPES[precision], device),
-        peak_bytes=clock.peak_bytes,
         precision=precision,
-        device=device.type,
-        threads=torch.get_num_threads(),
-        peak_cuda_bytes=clock.peak_cuda_bytes,
+        **clock.figures(),
     )
 
 

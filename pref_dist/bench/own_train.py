@@ -76,14 +76,10 @@ def describe(
         steps=len(heard.records),
         tokens=heard.sum("tokens"),
         padded_tokens=num_padded,
-        seconds=clock.seconds,
         linear_flops=TIMES_IN_TRAINING * work.flops(heard.sum("tokens"), heard.sum("rows")),
         matmul_flops_per_second=measure_matmul_rate(work, num_padded // num_batches, DTYPES[precision], device),
-        peak_bytes=clock.peak_bytes,
         precision=precision,
-        device=device.type,
-        threads=torch.get_num_threads(),
-        peak_cuda_bytes=clock.peak_cuda_bytes,
+        **clock.figures(),
         data_seconds=time_batches(rows),
     )
 

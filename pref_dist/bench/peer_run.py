@@ -10,11 +10,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, Trainer, TrainerCallback
+from transformers import (
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from pref_dist.bench.clock import Clock
 from pref_dist.bench.matrix_work import DTYPES, TIMES_IN_TRAINING, count_linear_work, measure_matmul_rate
 from pref_dist.bench.measurement import Measurement
+from pref_dist.bench.parts import EvaluateQuestion, TrainQuestion
 from pref_dist.config.model_section import ModelSection
 from pref_dist.errors import BenchError
 from pref_dist.labels import WINNER_COLUMNS
@@ -23,6 +30,7 @@ from pref_dist.runtime.parallel import stand_alone
 from pref_dist.runtime.precision import resolve_precision
 
 SEED = 42  # of the notebook's TrainingArguments
+EVALUATION_BATCH = 16  # the notebook's
 
 
 def read_texts(path: str) -> dict[str, list[Any]]:
@@ -41,6 +49,16 @@ def load_classifier(model: str, dropout: float) -> Any:
     config = read_model_config(settings, Path(model))
     torch.manual_seed(SEED)  # the new head
     return AutoModelForSequenceClassification.from_pretrained(model, config=config)
+
+
+def shared_settings(question: TrainQuestion, precision: str, max_steps: int, learning_rate: float) -> dict[str, Any]:
+    """Return what all peers say to TrainingArguments: the notebook's settings, which files and which progress aside."""
+    return {
+        "output_dir": question.folder, "learning_rate": learning_rate, "weight_decay": 0.01,
+        "per_device_train_batch_size": question.rows_per_step, "num_train_epochs": 1, "max_steps": max_steps,
+        "save_strategy": "no", "logging_steps": 50, "report_to": "none", "disable_tqdm": True,
+        **precision_flags(precision),
+    }  # fmt: skip
 
 
 def precision_flags(precision: str) -> dict[str, bool]:
@@ -79,7 +97,7 @@ class CountedInputs:
         self._hook.remove()
 
 
-class ClockedSteps(TrainerCallback):  # type: ignore[misc]
+class ClockedSteps(TrainerCallback):  # type: ignore[misc]  # transformers' classes have no types
     """Starts the clock before the first batch is made, and stops it after the last step's update."""
 
     def __init__(self, clock: Clock) -> None:
@@ -130,9 +148,16 @@ def measure_trainer(
     return asdict(found) | {"data_seconds": waiting.seconds}
 
 
-def measure_prediction(trainer: Any, model: Any, dataset: Any, num_warm_rows: int, precision: str) -> dict[str, Any]:
-    """Predict all rows once, after the first few for warm-up; return a Measurement as plain values."""
-    trainer.predict(dataset.select(range(min(num_warm_rows, len(dataset)))))
+def measure_prediction(question: EvaluateQuestion, tokenizer: Any, dataset: Any) -> dict[str, Any]:
+    """Predict all rows once, after the first batch for warm-up; return a Measurement as plain values."""
+    precision = settle_precision(question.precision)
+    model = load_classifier(question.model, dropout=0.0)  # nothing is dropped in evaluation
+    arguments = TrainingArguments(
+        output_dir=question.folder, per_device_eval_batch_size=EVALUATION_BATCH, report_to="none", disable_tqdm=True,
+        **precision_flags(precision),
+    )  # fmt: skip
+    trainer = Trainer(model=model, args=arguments, data_collator=DataCollatorWithPadding(tokenizer=tokenizer))
+    trainer.predict(dataset.select(range(min(EVALUATION_BATCH, len(dataset)))))
     clock, counted = Clock(stand_alone().device), CountedInputs(model)
     clock.start()
     trainer.predict(dataset)
@@ -149,15 +174,11 @@ def describe(model: Any, counted: CountedInputs, clock: Clock, precision: str, t
         steps=num_batches,
         tokens=num_tokens,
         padded_tokens=counted.padded_tokens,
-        seconds=clock.seconds,
         linear_flops=times * work.flops(num_tokens, counted.rows),
         matmul_flops_per_second=measure_matmul_rate(
             work, counted.padded_tokens // num_batches, DTYPES[precision], device
         ),
-        peak_bytes=clock.peak_bytes,
         precision=precision,
-        device=device.type,
-        threads=torch.get_num_threads(),
-        peak_cuda_bytes=clock.peak_cuda_bytes,
+        **clock.figures(),
         batch_widths=counted.widths,
     )

@@ -13,13 +13,10 @@ from pref_dist.bench.peer_run import (
     load_classifier,
     measure_prediction,
     measure_trainer,
-    precision_flags,
     read_texts,
     settle_precision,
+    shared_settings,
 )
-
-DROPOUT = 0.1
-EVALUATION_BATCH = 16
 
 
 def measure_training(question: TrainQuestion) -> dict[str, Any]:
@@ -28,11 +25,8 @@ def measure_training(question: TrainQuestion) -> dict[str, Any]:
     model, precision = load_classifier(question.model, question.dropout), settle_precision(question.precision)
 
     def build(max_steps: int, learning_rate: float) -> Trainer:
-        arguments = TrainingArguments(
-            output_dir=question.folder, learning_rate=learning_rate, weight_decay=0.01, warmup_steps=0.1,
-            per_device_train_batch_size=question.rows_per_step, num_train_epochs=1, max_steps=max_steps,
-            save_strategy="no", logging_steps=50, report_to="none", disable_tqdm=True, **precision_flags(precision),
-        )  # fmt: skip
+        shared = shared_settings(question, precision, max_steps, learning_rate)
+        arguments = TrainingArguments(**shared, warmup_steps=0.1)
         collator = DataCollatorWithPadding(tokenizer=tokenizer)
         return Trainer(model=model, args=arguments, train_dataset=dataset, data_collator=collator)
 
@@ -41,14 +35,7 @@ def measure_training(question: TrainQuestion) -> dict[str, Any]:
 
 def measure_evaluation(question: EvaluateQuestion) -> dict[str, Any]:
     tokenizer = AutoTokenizer.from_pretrained(question.model)
-    dataset = tokenize(question.rows_csv, tokenizer, question.max_tokens)
-    model, precision = load_classifier(question.model, DROPOUT), settle_precision(question.precision)
-    arguments = TrainingArguments(
-        output_dir=question.folder, per_device_eval_batch_size=EVALUATION_BATCH, report_to="none", disable_tqdm=True,
-        **precision_flags(precision),
-    )  # fmt: skip
-    trainer = Trainer(model=model, args=arguments, data_collator=DataCollatorWithPadding(tokenizer=tokenizer))
-    return measure_prediction(trainer, model, dataset, EVALUATION_BATCH, precision)
+    return measure_prediction(question, tokenizer, tokenize(question.rows_csv, tokenizer, question.max_tokens))
 
 
 def tokenize(rows_csv: str, tokenizer: Any, max_tokens: int) -> Dataset:

@@ -74,7 +74,7 @@ def find_cuda_error() -> str:
     import torch
 
     try:
-        torch.cuda.init()  # type: ignore[no-untyped-call]
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # torch has no types for it
     except (RuntimeError, AssertionError) as error:
         return str(error).strip().splitlines()[0]
     return "torch does not say why"
@@ -127,7 +127,7 @@ def check_nccl() -> Finding:
     import torch
 
     try:
-        version = ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]
+        version = ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]  # torch has no types for it
     except (RuntimeError, AttributeError) as error:
         return Finding("NCCL", "error", f"torch has none: {error}", "Install a CUDA build of torch; ranks need it.")
     settings = ", ".join(f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("NCCL_"))

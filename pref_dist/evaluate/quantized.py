@@ -52,7 +52,6 @@ def quantize_run(run: "RestoredRun", module: nn.Module) -> None:
             "Set it to none."
         )
     after = score(run, task, targets)
-    # The same on all ranks: logits are, to the bit.
     if not after - before <= allowed:
         raise ModelError(
             f"evaluate.quantize=int8 gives a log loss of {after:.5f} on {len(task.rows):,} held-out rows, where "
@@ -81,6 +80,9 @@ def open_gate(run: "RestoredRun") -> tuple[InferenceTask, NDArray[np.float64]]:
 
 
 def score(run: "RestoredRun", task: InferenceTask, targets: NDArray[np.float64]) -> float:
-    """Return the log loss of the task's rows as they stand in their file, in nats."""
+    """Return the log loss of the task's rows as they stand in their file, in nats, on every rank.
+
+    Rank 0's, because another CPU may round the last bit otherwise, and all ranks must decide the same. Collective.
+    """
     logits = infer_logits(task, run.engine.forward, run.parallel)
-    return float(score_logits(logits.astype(np.float64), targets)["log_loss"])
+    return run.parallel.broadcast(float(score_logits(logits.astype(np.float64), targets)["log_loss"]))

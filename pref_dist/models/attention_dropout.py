@@ -64,7 +64,7 @@ def blocks_of_heads(num_heads: int, num_tokens: int) -> Iterator[slice]:
     return (slice(first, first + size) for first in range(0, num_heads, size))
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
 def attend_with_dropout(q: Tensor, k: Tensor, v: Tensor, scaling: float, p: float) -> Tensor:
     """Return dropout(softmax(q k' * scaling)) v of one row, (H, L, D) as q, k and v, all on the host.
 
@@ -73,6 +73,7 @@ def attend_with_dropout(q: Tensor, k: Tensor, v: Tensor, scaling: float, p: floa
     """
     dtype = torch.promote_types(q.dtype, torch.float32)
     inputs = q.to(dtype), k.to(dtype), v.to(dtype)
+    apply: Any = _AttentionWithDropout.apply  # torch has no types for it
     with torch.autocast("cpu", enabled=False):
-        output: Tensor = _AttentionWithDropout.apply(*inputs, scaling, count_dropped(p))  # type: ignore[no-untyped-call]
+        output: Tensor = apply(*inputs, scaling, count_dropped(p))
     return output.to(q.dtype)

@@ -35,13 +35,14 @@ class Int8Linear(nn.Module):
         self.register_buffer("bias", bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return (..., O) in fp32 of inputs (..., I)."""
+        """Return (..., O) of inputs (..., I), in fp32, or in fp64 for such inputs."""
         inputs_NI = inputs.flatten(0, -2).float()
         scale_N1 = find_scale(inputs_NI)
         # torch's own product of int8 matrices, exact in int32.
         products_NO = torch._int_mm((inputs_NI / scale_N1).round().to(torch.int8), self.weight.t())
         scaled_NO = products_NO * scale_N1
-        return torch.addcmul(self.bias, scaled_NO, self.scale, out=scaled_NO).view(*inputs.shape[:-1], -1)
+        outputs_NO = torch.addcmul(self.bias, scaled_NO, self.scale, out=scaled_NO)
+        return outputs_NO.to(torch.promote_types(inputs.dtype, torch.float32)).view(*inputs.shape[:-1], -1)
 
 
 def find_scale(values_NI: Tensor) -> Tensor:

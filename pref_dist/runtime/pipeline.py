@@ -71,7 +71,7 @@ class HostCopy:
         if tensor.device.type == "cuda":
             self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             self._host.copy_(tensor, non_blocking=True)
-            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch has no types for it
             self._arrived.record()
 
     def read(self) -> NDArray[np.float32 | np.float64]:

@@ -148,4 +148,4 @@ def skip_where(optimizer: torch.optim.Optimizer, skipped: Tensor) -> None:
 
     Its kernels read it on the device, as they read what torch's GradScaler tells them in the same attribute.
     """
-    optimizer.found_inf = skipped.float()  # type: ignore[attr-defined]
+    optimizer.found_inf = skipped.float()  # type: ignore[attr-defined]  # GradScaler's own way

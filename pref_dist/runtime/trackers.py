@@ -92,7 +92,7 @@ class Trackers:
         """Add a step or an evaluation, as it stands in metrics.jsonl: its numbers, as train/... or valid/..."""
         values, step = name_values(record), int(record["step"])
         for name in list(self._open):
-            self._attempt(name, lambda name=name: self._open[name].log(values, step))  # type: ignore[misc]
+            self._attempt(name, lambda name=name: self._open[name].log(values, step))  # type: ignore[misc]  # a default of a lambda
 
     def finish(self) -> None:
         for name in list(self._open):

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 from torch import Tensor
 
@@ -28,14 +28,25 @@ class FedStep:
 def feed_steps(run: Assembled) -> Generator[FedStep, None, None]:
     """Yield the steps that are left. All batches of a step are to be taken before the next one; close it at the end.
 
-    An error in the thread is raised where its batch is due. The plan is pure, so that the thread walks it for itself.
+    The thread walks the plan, too, so that nobody waits for an epoch's order. Its errors are raised where their batch
+    is due.
     """
-    start = run.progress.step
-    due = (micro_batch for planned in run.plan.steps(start) for micro_batch in share_of(run, planned))
-    with closing(build_ahead(lambda micro_batch: build_on_host(run, micro_batch), due, NUM_AHEAD)) as built:
-        for planned in run.plan.steps(start):
-            micro_batches = share_of(run, planned)
-            yield FedStep(planned, micro_batches, islice(built, len(micro_batches)))
+    due = (
+        (planned, micro_batches, micro_batch)
+        for planned in run.plan.steps(run.progress.step)
+        for micro_batches in (share_of(run, planned),)
+        for micro_batch in micro_batches
+    )
+
+    def build(item: tuple[PlannedStep, list[MicroBatch], MicroBatch]) -> tuple[PlannedStep, list[MicroBatch], Batch]:
+        planned, micro_batches, micro_batch = item
+        return planned, micro_batches, build_on_host(run, micro_batch)
+
+    with closing(build_ahead(build, due, NUM_AHEAD)) as built:
+        # Every rank has a micro-batch in every step, if only a spare one.
+        for planned, micro_batches, first in built:
+            others = (batch for _, _, batch in islice(built, len(micro_batches) - 1))
+            yield FedStep(planned, micro_batches, chain((first,), others))
 
 
 def feed_again(run: Assembled, planned: PlannedStep) -> FedStep:

@@ -13,6 +13,7 @@ from pref_dist.config.schema import RunConfig
 from pref_dist.errors import ConfigError
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.agreement import on_main
+from pref_dist.runtime.checkpoint import list_steps
 from pref_dist.runtime.log import Speaker
 from pref_dist.runtime.memory import release
 from pref_dist.runtime.parallel import Parallel, start_parallel
@@ -166,7 +167,8 @@ def find_settled(root: RunDir, config: RunConfig, fold: int, options: TrainOptio
     """Return the settled config of another fold, unless this one has its own or nothing before counts."""
     assert config.data.num_folds is not None
     others = range(fold) if options.is_anew else range(config.data.num_folds)
-    if not options.is_anew and root.fold(fold).config.is_file():
+    # Without a checkpoint it settles anew, like the others.
+    if not options.is_anew and list_steps(root.fold(fold).checkpoints):
         return None
     saved = (read_saved_config(root.fold(other)) for other in others if other != fold)
     return next((found for found in saved if found is not None), None)

@@ -86,19 +86,21 @@ def settle_config(asked: RunConfig, saved: RunConfig | None, parallel: Parallel,
 def settle_budgets(asked: RunConfig, saved: RunConfig | None, parallel: Parallel) -> TokenBudgets:
     """Return the token budgets: as asked for; where that is auto as saved, else what suits all ranks. Collective."""
     suggested = parallel.gather(suggest_budgets(parallel.device))
-    found = TokenBudgets(
-        train=resolve_budget("auto", min(budgets.train for budgets in suggested), asked),
-        evaluate=resolve_budget("auto", min(budgets.evaluate for budgets in suggested), asked),
-    )
-    if saved is not None:
-        found = TokenBudgets(
-            train=resolve_budget(saved.train.token_budget, found.train, asked),
-            evaluate=resolve_budget(saved.evaluate.token_budget, found.evaluate, asked),
-        )
+    chosen = asked if saved is None else fill_budgets(asked, saved)
     return TokenBudgets(
-        train=resolve_budget(asked.train.token_budget, found.train, asked),
-        evaluate=resolve_budget(asked.evaluate.token_budget, found.evaluate, asked),
+        train=resolve_budget(chosen.train.token_budget, min(one.train for one in suggested), asked),
+        evaluate=resolve_budget(chosen.evaluate.token_budget, min(one.evaluate for one in suggested), asked),
     )
+
+
+def fill_budgets(asked: RunConfig, saved: RunConfig) -> RunConfig:
+    """Return the config with the saved budgets where it says auto."""
+    budgets = {
+        f"{name}__token_budget": getattr(saved, name).token_budget
+        for name in ("train", "evaluate")
+        if getattr(asked, name).token_budget == "auto"
+    }
+    return with_values(asked, **budgets)
 
 
 # Folders of one data set or cache may be mounted at other places on other machines; contents are compared.

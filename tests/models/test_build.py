@@ -16,6 +16,7 @@ from pref_dist.config.model_section import ModelSection
 from pref_dist.errors import ConfigError, ModelError
 from pref_dist.models.build import build_model
 from pref_dist.models.joint import PooledClassifier, mean_of_segments
+from tests.tiny_model import write_random
 
 SMALL = {
     "vocab_size": 100,
@@ -38,10 +39,7 @@ FAMILIES = {
 
 @pytest.fixture(scope="module", params=sorted(FAMILIES))
 def folder(request, tmp_path_factory):
-    path = tmp_path_factory.mktemp(request.param)
-    torch.manual_seed(1)
-    AutoModel.from_config(FAMILIES[request.param]).save_pretrained(path)
-    return path
+    return write_random(FAMILIES[request.param], tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture(params=["cls", "segments"])

@@ -3,11 +3,23 @@
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModel, BertConfig
+from transformers import BertConfig, DebertaV2Config
 
 from pref_dist.config.model_section import ModelSection
 from pref_dist.models.build import build_model
 from pref_dist.models.int8 import Int8Linear, quantize_layers
+from tests.tiny_model import write_random
+
+SMALL = {
+    "vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
+}  # fmt: skip
+FAMILIES = {
+    "bert": BertConfig(**SMALL),
+    "deberta-v2": DebertaV2Config(
+        **SMALL, relative_attention=True, pos_att_type="p2c|c2p", share_att_key=True, pooler_hidden_size=32,
+        pooler_dropout=0.0,
+    ),
+}  # fmt: skip
 
 
 def draw_linear(num_inputs=96, num_outputs=40, bias=True):
@@ -48,17 +60,18 @@ def test_a_token_of_zeros_gives_the_bias():
     assert torch.equal(Int8Linear(linear)(torch.zeros(2, 96))[1], linear.bias)
 
 
-def test_all_linear_layers_of_the_layers_are_replaced_and_nothing_else(tmp_path):
-    config = BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
-    AutoModel.from_config(config).save_pretrained(tmp_path)
-    module = build_model(ModelSection(name=str(tmp_path)), tmp_path, 64, 50, seed=1).module.eval()
+@pytest.mark.parametrize("dtype", ["fp32", "fp64"])
+@pytest.mark.parametrize(("family", "num_linear"), [("bert", 6), ("deberta-v2", 6)])
+def test_all_linear_layers_of_the_layers_are_replaced_and_nothing_else(tmp_path, family, num_linear, dtype):
+    write_random(FAMILIES[family], tmp_path)
+    module = build_model(ModelSection(name=str(tmp_path), weight_dtype=dtype), tmp_path, 64, 50, seed=1).module.eval()
     ids = torch.randint(0, 50, (3, 20))
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     with torch.no_grad():
         before = module(**inputs).logits
-        assert quantize_layers(module) == 2 * 6
+        assert quantize_layers(module) == 2 * num_linear
         after = module(**inputs).logits
-    left = [name for name, part in module.named_modules() if type(part) is nn.Linear]
-    assert left == ["bert.pooler.dense", "classifier"]
+    left = [name.split(".")[-1] for name, part in module.named_modules() if type(part) is nn.Linear]
+    assert left == ["dense", "classifier"], "the pooler's and the head"
     assert not torch.equal(before, after)
     torch.testing.assert_close(after, before, rtol=0, atol=0.02)

@@ -1,5 +1,6 @@
 """Packed rows: an encoder that works on real tokens alone says what it says of padded rows, and learns the same."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -7,7 +8,6 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import (
     AlbertConfig,
-    AutoModel,
     BertConfig,
     CamembertConfig,
     DebertaV2Config,
@@ -23,6 +23,7 @@ from pref_dist.errors import ModelError
 from pref_dist.models import packed_attention
 from pref_dist.models.build import build_model
 from pref_dist.models.packed_rows import find_rows
+from tests.tiny_model import write_random
 
 SMALL = {
     "vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64,
@@ -63,10 +64,7 @@ LENGTHS = (300, 1, 17, 60, 17)
 
 @pytest.fixture(scope="module", params=sorted(FAMILIES))
 def folder(request, tmp_path_factory):
-    path = tmp_path_factory.mktemp(request.param)
-    torch.manual_seed(1)
-    AutoModel.from_config(FAMILIES[request.param]).save_pretrained(path)
-    return path
+    return write_random(FAMILIES[request.param], tmp_path_factory.mktemp(request.param))
 
 
 def build(folder, attention, **settings):
@@ -191,6 +189,15 @@ def test_what_packed_rows_do_not_have_is_refused(folder):
 
 def test_several_threads_may_ask_one_model(folder):
     module, inputs = build(folder, "fast"), draw_inputs()
+    both_are_here, num_threads = threading.Barrier(2), 2
+
+    def wait(*_):
+        if threading.current_thread() is not threading.main_thread():
+            both_are_here.wait(timeout=60)
+
+    # No thread reads what it was called with before the other one was called, too.
+    module.register_forward_pre_hook(wait)
+    module.get_input_embeddings().register_forward_pre_hook(wait)
     batches = [{name: value.roll(number, 0) for name, value in inputs.items()} for number in range(len(LENGTHS))]
     for batch in batches:
         batch["token_places"] = batch["attention_mask"].flatten().nonzero().squeeze(1)
@@ -200,14 +207,14 @@ def test_several_threads_may_ask_one_model(folder):
             return module(**batches[number % len(batches)]).logits
 
     expected = [ask(number) for number in range(len(batches))]
-    with ThreadPoolExecutor(4) as threads:
-        for number, found in enumerate(threads.map(ask, range(60))):
+    with ThreadPoolExecutor(num_threads) as threads:
+        for number, found in enumerate(threads.map(ask, range(2 * num_threads))):
             assert torch.equal(found, expected[number % len(batches)])
 
 
 def test_a_convolution_never_sees_two_rows_at_once(tmp_path):
     config = FAMILIES["deberta-v2"].to_dict() | {"conv_kernel_size": 3}
-    AutoModel.from_config(DebertaV2Config(**config)).save_pretrained(tmp_path)
+    write_random(DebertaV2Config(**config), tmp_path)
     padded, fast = (build(tmp_path, attention) for attention in ("transformers", "fast"))
     assert not fast.base_model.encoder.packed_rows
     inputs = draw_inputs()
@@ -216,7 +223,7 @@ def test_a_convolution_never_sees_two_rows_at_once(tmp_path):
 
 
 def test_a_family_that_cannot_be_packed_is_refused_or_padded(tmp_path):
-    AutoModel.from_config(AlbertConfig(**SMALL, classifier_dropout_prob=0.0)).save_pretrained(tmp_path)
+    write_random(AlbertConfig(**SMALL, classifier_dropout_prob=0.0), tmp_path)
     section = ModelSection(name=str(tmp_path))
     assert build_model(section, tmp_path, max_tokens=64, vocab_size=100, seed=3).attention == "transformers"
     with pytest.raises(ModelError, match=r"model.attention=fast.*albert.*Set model.attention=auto"):

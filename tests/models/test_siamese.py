@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from transformers import AutoModel, BertConfig, DebertaV2Config
+from transformers import BertConfig, DebertaV2Config
 
 from pref_dist.config.model_section import ModelSection
 from pref_dist.models.build import build_model
 from pref_dist.models.heads import AntisymmetricHead, initialise
 from pref_dist.models.siamese import SiameseClassifier
+from tests.tiny_model import write_random
 
 SMALL = {
     "vocab_size": 100,
@@ -26,10 +27,7 @@ SWAPPED = [1, 0, 2]
 
 @pytest.fixture(scope="module", params=sorted(FAMILIES))
 def folder(request, tmp_path_factory):
-    path = tmp_path_factory.mktemp(request.param)
-    torch.manual_seed(1)
-    AutoModel.from_config(FAMILIES[request.param]).save_pretrained(path)
-    return path
+    return write_random(FAMILIES[request.param], tmp_path_factory.mktemp(request.param))
 
 
 def build(folder, head="antisymmetric", **settings):

@@ -15,6 +15,7 @@ from pref_dist.labels import CLASSES
 from pref_dist.models.build import build_model
 from pref_dist.models.recipe import RECIPE, describe_recipe
 from tests.models.test_build import FAMILIES
+from tests.tiny_model import write_random
 
 KINDS = {
     "cls": {},
@@ -64,10 +65,7 @@ def write_export(folder, built, **settings):
 
 @pytest.fixture(scope="module", params=sorted(FAMILIES))
 def family(request, tmp_path_factory):
-    path = tmp_path_factory.mktemp(request.param)
-    torch.manual_seed(1)
-    AutoModel.from_config(FAMILIES[request.param]).save_pretrained(path)
-    return path
+    return write_random(FAMILIES[request.param], tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ def attend(
     if rows.packed is not None:
         packed = rows.packed
         tensors[:3] = [None if tensor is None else packed.unpack(tensor.squeeze(0)) for tensor in tensors[:3]]
-    context: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
+    context: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]  # torch has no types for it
         *tensors, rows.mask, rows.pieces, dropout, torch.is_grad_enabled()
     )
     return context if rows.packed is None else rows.packed.pack(context).unsqueeze(0)

@@ -19,7 +19,7 @@ from pref_dist.models.packed_rows import PackedRows
 PACKED_ROWS: ContextVar[tuple["ref[FastEncoder]", PackedRows] | None] = ContextVar("packed_rows", default=None)
 
 
-class FastEncoder(DebertaV2Encoder):  # type: ignore[misc]
+class FastEncoder(DebertaV2Encoder):  # type: ignore[misc]  # transformers' classes have no types
     """Tells its layers where rows and distances are, instead of giving them a mask and a place for each pair of tokens.
 
     packed_rows: how the one sequence of this thread's next forward divides into rows; None: rows are padded.
@@ -58,11 +58,11 @@ class FastEncoder(DebertaV2Encoder):  # type: ignore[misc]
         return find_distances(longest, self.position_buckets, self.max_relative_positions, hidden_states.device)
 
 
-class FastDisentangledSelfAttention(DisentangledSelfAttention):  # type: ignore[misc]
+class FastDisentangledSelfAttention(DisentangledSelfAttention):  # type: ignore[misc]  # as above
     """Disentangled attention (He et al., 2021, https://arxiv.org/abs/2006.03654) without a gather over the scores."""
 
     # Lengths of rows differ from batch to batch: compiled, this would be compiled for each of them.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
     def forward(
         self,
         hidden_states: Tensor,
