@@ -1,6 +1,7 @@
 """Packed rows: an encoder that works on real tokens alone says what it says of padded rows, and learns the same."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -189,13 +190,15 @@ def test_what_packed_rows_do_not_have_is_refused(folder):
 
 def test_several_threads_may_ask_one_model(folder):
     module, inputs = build(folder, "fast"), draw_inputs()
-    both_are_here, num_threads = threading.Barrier(2), 2
+    num_threads = 2
+    both_are_here = threading.Barrier(num_threads)
 
     def wait(*_):
         if threading.current_thread() is not threading.main_thread():
-            both_are_here.wait(timeout=60)
+            is_last = both_are_here.wait(timeout=60) == num_threads - 1
+            time.sleep(0.05 * is_last)
 
-    # No thread reads what it was called with before the other one was called, too.
+    # No thread reads what it was called with before the other one was called, too; who came first reads first.
     module.register_forward_pre_hook(wait)
     module.get_input_embeddings().register_forward_pre_hook(wait)
     batches = [{name: value.roll(number, 0) for name, value in inputs.items()} for number in range(len(LENGTHS))]
