@@ -15,7 +15,7 @@ class TokenBudgets(NamedTuple):
     evaluate: int
 
 
-# Measured, see EXPERIMENTS.md: larger ones leave a CPU's caches.
+# Measured, see EXPERIMENTS.md: larger ones leave a CPU's caches where rows are padded.
 OF_A_CPU = TokenBudgets(2048, 4096)
 # Not measured: enough rows to fill a GPU's units; training halves what does not fit into its memory.
 OF_A_GPU, OF_A_LARGE_GPU = TokenBudgets(8192, 16384), TokenBudgets(16384, 32768)
