@@ -1,5 +1,6 @@
 """The processes of a run: starting them up, checking that they are what was asked for, talking among them."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -25,10 +26,6 @@ T = TypeVar("T")
 # Where a layer's weights are whole before its forward begins.
 COMPILING: tuple[Backend, ...] = ("single", "ddp", "zero0", "zero1", "zero2", "zero2_offload", "fsdp2")
 
-# Groups that were left stay in memory. DDP's reducer, collected later, would else be the last to hold one: it would
-# wait for gloo's thread to end, with Python's lock held, and that thread for this lock, to drop a tensor (torch 2.13).
-LEFT_GROUPS: list[Any] = []
-
 
 class Parallel:
     """This process among its ranks. Build it by `start_parallel`, end it by `stop`."""
@@ -38,6 +35,7 @@ class Parallel:
         self.rank, self.world_size = topology.rank, topology.world_size
         self.backend = topology.backend
         self.whereabouts = Whereabouts()
+        self._replicas: list[nn.parallel.DistributedDataParallel] = []
 
     @property
     def is_main(self) -> bool:
@@ -125,9 +123,11 @@ class Parallel:
             return module
         device_ids = [self.device.index] if self.device.type == "cuda" else None
         # The model has no buffers that training changes, and every parameter takes part in every step.
-        return nn.parallel.DistributedDataParallel(
+        replica = nn.parallel.DistributedDataParallel(
             module, device_ids=device_ids, forward_sync_buffers=False, gradient_as_bucket_view=True
         )
+        self._replicas.append(replica)
+        return replica
 
     def build_inference_engine(self, module: nn.Module, precision: Precision, timeout_seconds: int) -> InferenceEngine:
         """Put a model on the ranks for evaluation alone: shared among them under ZeRO-3 and FSDP2, else whole."""
@@ -152,10 +152,22 @@ class Parallel:
                 raise ParallelError(f"The engine runs with {name}={found[name]}, but {asked} was asked for.")
 
     def stop(self) -> None:
-        """Leave the process group. Not after an error: another rank may never come."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            LEFT_GROUPS.append(torch.distributed.group.WORLD)
-            torch.distributed.destroy_process_group()
+        """Leave the process group; a DDP engine can no longer exchange anything.
+
+        Not after an error: another rank may never come.
+        """
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return
+        # A thread of gloo may still hold the tensor of a finished exchange, and needs Python's lock to drop it. So the
+        # last to hold the group, who waits for its threads, must be Python's own handle, which gives up the lock;
+        # DDP's reducer would wait with the lock held, for ever. A group that is never dropped is bad, too: where such
+        # a thread asks for the lock while Python ends, the process aborts (torch 2.13). DeepSpeed and FSDP2 do keep
+        # groups of their own for ever, which is one reason why cli/program.py ends a rank by os._exit.
+        for replica in self._replicas:
+            del replica.reducer, replica.logger, replica.process_group
+        self._replicas.clear()
+        torch.distributed.destroy_process_group()
+        gc.collect()
 
 
 def stand_alone(device: str | torch.device | None = None) -> Parallel:
@@ -232,6 +244,9 @@ def set_environment(topology: Topology, device: torch.device) -> None:
 
 def connect(topology: Topology, device: torch.device, timeout_seconds: int) -> None:
     """Join the process group and check that all ranks are in it, each with its own number."""
+    # Imported later, its default arguments would hold the group for ever, see `Parallel.stop`.
+    import torch.distributed.nn.functional
+
     with meeting(os.environ, timeout_seconds):
         torch.distributed.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",

@@ -25,6 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
+    from pref_dist.cli.program import leave
     from pref_dist.config.schema import ParallelSection
     from pref_dist.runtime.engine import EngineSettings
     from pref_dist.runtime.parallel import start_parallel
@@ -40,6 +41,9 @@ def main() -> None:
     found = engine.describe() | {"grad_norm": outcome.grad_norm, "square_norm": norm}
     (arguments.out / f"rank_{parallel.rank}.json").write_text(json.dumps(found))
     parallel.stop()
+    # As the program does: DeepSpeed and FSDP2 keep groups of their own, whose threads may abort a process that ends
+    # in Python's orderly way.
+    leave(0, told=0)
 
 
 if __name__ == "__main__":

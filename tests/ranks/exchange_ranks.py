@@ -4,15 +4,11 @@ import sys
 
 import torch
 from torch import nn
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pref_dist.config.schema import ParallelSection
 from pref_dist.runtime.engine import EngineSettings
 from pref_dist.runtime.parallel import start_parallel
-
-
-class Output:
-    def __init__(self, logits):
-        self.logits = logits
 
 
 class Linear(nn.Module):
@@ -21,7 +17,7 @@ class Linear(nn.Module):
         self.layer = nn.Linear(4, 3)
 
     def forward(self, values):
-        return Output(self.layer(values))
+        return SequenceClassifierOutput(logits=self.layer(values))
 
 
 def main():

@@ -1,6 +1,6 @@
 """Run by test_exchange.py on two ranks: what is left of a group whose engine outlives it."""
 
-import gc
+import argparse
 from pathlib import Path
 
 import torch
@@ -11,15 +11,27 @@ from pref_dist.runtime.parallel import start_parallel
 from tests.ranks.exchange_ranks import Linear
 
 
-def meet_and_leave():
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--outlive", action="store_true", help="keep the engine until the end")
+    options = parser.parse_args()
     parallel = start_parallel(ParallelSection(backend="ddp", world_size=2, timeout_seconds=30))
-    module = Linear()
-    groups = [{"params": list(module.parameters()), "lr": 0.0, "weight_decay": 0.0}]
-    engine = parallel.build_engine(module, groups, EngineSettings("fp32", None), timeout_seconds=30)
-    engine.backward(engine.forward({"values": torch.ones(5, 4)}).sum(), is_last=True)
-    engine.step(1.0)
-    parallel.gather(torch.ones(3))
+    engine = take_step(parallel)
+    if not options.outlive:
+        del engine
+    assert "pt_gloo_runloop" in names_of_threads(), "gloo's threads have another name now"
     parallel.stop()
+    assert "pt_gloo_runloop" not in names_of_threads(), f"a thread of gloo is left: {names_of_threads()}"
+
+
+def take_step(parallel):
+    module = Linear()
+    groups = [{"params": list(module.parameters()), "lr": 0.1, "weight_decay": 0.0}]
+    engine = parallel.build_engine(module, groups, EngineSettings("fp32", 1.0), timeout_seconds=30)
+    engine.backward(engine.forward({"values": torch.ones(5, 4)}).sum(), is_last=True)
+    engine.step(1.0).read()
+    parallel.gather(torch.ones(3))
+    return engine
 
 
 def names_of_threads():
@@ -27,6 +39,4 @@ def names_of_threads():
 
 
 if __name__ == "__main__":
-    meet_and_leave()
-    gc.collect()
-    assert "pt_gloo_runloop" in names_of_threads(), "somebody has waited for gloo's thread, which may wait for Python's"
+    main()
