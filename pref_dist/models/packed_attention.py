@@ -49,9 +49,7 @@ def attend_packed(
     assert attention_mask is None
     window = None if sliding_window is None else sliding_window - 1
     if packed_rows.lengths is not None:
-        rows = (torch.split(part, packed_rows.lengths, dim=2) for part in (query, key, value))
-        attended = [attend_row(q, k, v, scaling, dropout, window) for q, k, v in zip(*rows, strict=True)]
-        return torch.cat(attended, dim=2).transpose(1, 2), None
+        return attend_on_cpu(query, key, value, packed_rows.lengths, scaling, dropout, window), None
     if dropout == 0.0 and has_kernel(query.device, query.dtype, query.shape[-1]):
         return attend_by_kernel(query, key, value, packed_rows, scaling, window), None
     return attend_padded(query, key, value, packed_rows, scaling, dropout, window), None
@@ -70,6 +68,25 @@ def has_kernel(device: torch.device, dtype: torch.dtype, size_of_head: int) -> b
     fits = dtype in (torch.float16, torch.bfloat16) and size_of_head % 8 == 0 and size_of_head <= 256
     knows_windows = {"scale", "window_size"} <= set(inspect.signature(varlen_attn).parameters)
     return fits and knows_windows and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def attend_on_cpu(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    lengths: list[int],
+    scaling: float | None,
+    dropout: float,
+    window: int | None,
+) -> Tensor:
+    """Return (1, N, A, D), row by row."""
+    parts = [query, key, value]
+    # torch's CPU kernel is slower in 16 bits than in 32, up to 3 times with short rows (EXPERIMENTS.md, 2026-11-26).
+    widen = query.dtype == torch.bfloat16 and dropout == 0.0
+    with torch.autocast("cpu", enabled=torch.is_autocast_enabled("cpu") and not widen):
+        rows = (torch.split(part.float() if widen else part, lengths, dim=2) for part in parts)
+        attended = [attend_row(q, k, v, scaling, dropout, window) for q, k, v in zip(*rows, strict=True)]
+    return torch.cat(attended, dim=2).to(query.dtype).transpose(1, 2)
 
 
 def attend_row(
