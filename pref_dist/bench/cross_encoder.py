@@ -1,4 +1,4 @@
-"""sentence-transformers' CrossEncoder trainer, where that is installed (tested with none: see docs/performance.md)."""
+"""sentence-transformers' CrossEncoder trainer, where that is installed (tried with 6.2.0)."""
 
 import csv
 import sys
@@ -29,7 +29,8 @@ def measure_training(question: TrainQuestion) -> dict[str, Any]:
         arguments = CrossEncoderTrainingArguments(**shared_settings(question, precision, max_steps, learning_rate))
         return CrossEncoderTrainer(model=encoder, args=arguments, train_dataset=dataset, loss=CrossEntropyLoss(encoder))
 
-    return measure_trainer(build, encoder.model, precision, len(dataset))
+    # It calls the classifier's forward past its hooks; the encoder inside is called as a module.
+    return measure_trainer(build, encoder.model.base_model, precision, len(dataset))
 
 
 def read_pairs(rows_csv: str) -> Dataset:

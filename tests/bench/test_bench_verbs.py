@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -71,11 +72,14 @@ def test_ratios_and_table_say_the_same(trained):
     assert found["machine"]["cores"] >= 1
 
 
-def test_what_is_not_installed_is_said_and_is_no_failure(trained):
+def test_a_peer_that_is_not_installed_is_said_so_and_one_that_is_learns_every_row(trained):
     found, stdout = trained
-    if not column(found, "sentence-transformers")["not_installed"]:
-        pytest.skip("sentence-transformers is installed here")
-    assert "not installed" in stdout
+    peer = column(found, "sentence-transformers")
+    if find_spec("sentence_transformers") is None:
+        assert peer["not_installed"]
+        assert "not installed" in stdout
+    else:
+        assert peer["rows"] == NUM_ROWS
 
 
 def test_best_sorts_pools_of_fifty_batches_as_on_a_large_data_set():
