@@ -52,7 +52,8 @@ class PredictOptions:
 
 @dataclass(frozen=True)
 class PredictResult:
-    """num_rows: rows in the submission; num_prior: those of them that were set aside and got the class shares.
+    """num_rows: rows in the submission; num_prior: those of them that were set aside and got the class shares;
+    num_partly: those that some of several runs had set aside, so that they are the mean of the others alone.
 
     num_left_out: rows of the file that no submission can hold (no id, or an id that stands there twice).
     set_aside: {file, row, id, kind, detail} of both. runs: whose probabilities were averaged. num_both_orders: rows
@@ -63,6 +64,7 @@ class PredictResult:
     out: Path
     num_rows: int
     num_prior: int
+    num_partly: int
     num_left_out: int
     set_aside: list[dict[str, Any]]
     runs: list[str]
@@ -158,11 +160,12 @@ def check_is_whole(found: Completed, table: TokenTable) -> None:
 def describe_result(asked: Sequence[Asked], choices: Sequence[Choice], out: Path, is_main: bool) -> PredictResult:
     rows = asked[0].rows
     both = np.all([place_rows(run) for run in asked], axis=0)
-    is_prior = np.all([run.rows.is_prior for run in asked], axis=0)
+    num_blind = np.sum([run.rows.is_prior for run in asked], axis=0)
     return PredictResult(
         out,
         len(rows),
-        int(is_prior.sum()),
+        int((num_blind == len(asked)).sum()),
+        int(((num_blind > 0) & (num_blind < len(asked))).sum()),
         rows.num_left_out,
         rows.set_aside,
         [str(run.run_dir.root) for run in asked],

@@ -14,7 +14,7 @@ from pref_dist.blend.members import WEIGHTS_NAME, Member, read_members
 from pref_dist.blend.pool import Pool
 from pref_dist.data.cache_build import BuildWatch
 from pref_dist.errors import ConfigError
-from pref_dist.evaluate.completed import Completed, average, check_same_ids, keep_inside
+from pref_dist.evaluate.completed import Completed, average, check_same_ids, fill_in, keep_inside
 from pref_dist.evaluate.logits_file import RowLogits, write_logits
 from pref_dist.evaluate.restore import read_run_config, restore_run
 from pref_dist.files import write_json
@@ -99,7 +99,8 @@ def predict_all(members: Sequence[Member], pool: Pool, parallel: Parallel, optio
     """Return the blended probabilities of every row of a file, in its order."""
     parts = [average([predict_one(run, parallel, options) for run in member.runs]) for member in members]
     check_same_ids(parts, [member.root for member in members])
-    mixed, logs = pool.mix(stack(parts)), pool.log_chances(stack(parts))
+    stacked = np.stack(fill_in(parts))
+    mixed, logs = pool.mix(stacked), pool.log_chances(stacked)
     # A row that no member could read has class shares, which know nothing that a temperature could sharpen.
     is_prior = np.all([part.is_prior for part in parts], axis=0)
     blended = np.where(is_prior[:, None], mixed, np.exp(logs))
@@ -114,10 +115,6 @@ def predict_one(run_dir: RunDir, parallel: Parallel, options: BlendOptions) -> C
     del run
     release()
     return completed
-
-
-def stack(parts: Sequence[Completed]) -> Array:
-    return np.stack([part.chances for part in parts])
 
 
 def describe_blend(members: Sequence[Member], log_chances: Array) -> RowLogits:

@@ -91,3 +91,5 @@ def say_result(result: "PredictResult") -> None:
         click.echo(
             f"WARNING: {result.num_prior:,} of them failed a check and got the class shares of the training rows"
         )
+    if result.num_partly:
+        click.echo(f"WARNING: {result.num_partly:,} of them failed a check of some runs: the mean of the others alone")

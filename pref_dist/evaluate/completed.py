@@ -119,11 +119,25 @@ def keep_inside(chances: Chances) -> Chances:
 def average(parts: Sequence[Completed]) -> Completed:
     """Return the mean of several models' probabilities of the same rows. A row is a prior that all had set aside."""
     first = parts[0]
-    total = first.chances.copy()
-    for part in parts[1:]:
-        total += part.chances
+    total = sum(fill_in(parts), np.zeros_like(first.chances))
     is_prior = np.all([part.is_prior for part in parts], axis=0)
     return Completed(first.ids, is_prior, first.num_left_out, first.set_aside, total / len(parts))
+
+
+def fill_in(parts: Sequence[Completed]) -> list[Chances]:
+    """Return each model's probabilities (N, 3) of the same rows; who could not read a row says what others say.
+
+    Its class shares would only draw away from what was read. Where nobody could read a row they stay.
+    """
+    num_readers = np.sum([~part.is_prior for part in parts], axis=0)
+    if np.isin(num_readers, (0, len(parts))).all():
+        return [part.chances for part in parts]
+    some = (num_readers > 0) & (num_readers < len(parts))
+    read = sum(np.where(part.is_prior[some, None], 0.0, part.chances[some]) for part in parts)
+    filled = [part.chances.copy() for part in parts]
+    for part, chances in zip(parts, filled, strict=True):
+        chances[some & part.is_prior] = (read / num_readers[some, None])[part.is_prior[some]]
+    return filled
 
 
 def check_same_ids(parts: Sequence[FileRows], roots: Sequence[Path]) -> None:

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from pref_dist.config.schema import ParallelSection
 from pref_dist.errors import CheckpointError, ConfigError, DataError
@@ -154,6 +155,20 @@ def test_a_sample_of_the_same_rows_is_taken(ask, tmp_path, sample_dir):
     sample.to_csv(tmp_path / "sample.csv", index=False)
     result, _ = ask("one", sample_submission=tmp_path / "sample.csv")
     assert result.num_rows == NUM_ROWS
+
+
+def test_a_row_that_some_runs_can_read_is_the_mean_of_those_alone(folder, ask, tmp_path):
+    shutil.copytree(folder / "two", tmp_path / "keeper")
+    settings = yaml.safe_load((tmp_path / "keeper/config.yaml").read_text())
+    settings["data"]["checks"] = {"bad_json": "keep", "turn_count_differs": "keep"}
+    (tmp_path / "keeper/config.yaml").write_text(yaml.safe_dump(settings))
+    _, one = ask("one")
+    keeper_alone, keeper = ask(tmp_path / "keeper")
+    result, both = ask("one", tmp_path / "keeper")
+    assert (keeper_alone.num_prior, result.num_prior, result.num_partly) == (0, 0, 1)
+    assert np.abs(both[BAD_ROW] - keeper[BAD_ROW]).max() <= 1e-12
+    is_read = np.arange(NUM_ROWS) != BAD_ROW
+    assert np.abs(both - (one + keeper) / 2)[is_read].max() <= 1e-12
 
 
 def test_what_cannot_be_meant_is_refused(folder, ask, tmp_path):
