@@ -16,6 +16,14 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+# Files are handed out whole, to whoever is free: the longest first, or one process would end minutes after the other.
+LONGEST_FIRST = ("slurm", "faults", "ranks", "launch", "recipes", "documents")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rooms = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rooms.get(item.path.relative_to(Path(__file__).parent).parts[0], len(rooms)))
+
 
 @pytest.fixture(scope="session")
 def sample_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
