@@ -37,10 +37,9 @@ nearest key. Numbers may be written as `2e-5`. Paths are relative to the folder 
 `doctor`, `bench` and `slurm submit`. The value is YAML, so quote what the shell would read:
 
 ```bash
-pref-dist train RUN.yaml --set train.epochs=2 --set train.learning_rate=1e-5
-pref-dist train RUN.yaml --set 'run.trackers=[tensorboard]' --set data.checks.duplicate_pair=set_aside
-pref-dist train RUN.yaml --set 'data.sources=[{path: train.csv, weight: 0.5}, {path: more.csv}]' --set run.dir=runs/both
-pref-dist train RUN.yaml --set model.lora.rank=8 --set run.dir=runs/adapters
+pref-dist train RUN.yaml --set run.dir=runs/longer --set train.epochs=2 --set train.learning_rate=1e-5
+pref-dist train RUN.yaml --set run.dir=runs/both --set 'data.sources=[{path: train.csv, weight: 0.5}, {path: more.csv}]'
+pref-dist train RUN.yaml --set run.dir=runs/adapters --set model.lora.rank=8 --set data.checks.duplicate_pair=set_aside
 pref-dist evaluate RUN_DIR --set evaluate.swap=full
 ```
 
