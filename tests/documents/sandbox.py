@@ -75,7 +75,6 @@ def write_sandbox(folder: Path, made: Made, cache: Path, nursery: Nursery) -> Sa
         (folder / name).symlink_to(ROOT / name)
     for path in (folder / "configs").glob("*.yaml"):
         write_tiny_recipe(path, made.model)
-    shutil.copy2(folder / "configs" / "sites" / "example.yaml", folder / "configs" / "sites" / "mine.yaml")
     write_rows(folder, made.sample)
     write_yaml(folder / "RUN.yaml", describe_run(made.model))
     for name in ("run", "mine", "other", "a", "b"):
