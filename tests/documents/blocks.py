@@ -38,7 +38,7 @@ def read_commands(path: Path) -> list[Command]:
 
 
 def split_commands(text: str) -> list[tuple[int, str]]:
-    """(line, command) of a block: a command goes on after a backslash, in a here-document, and up to `done`."""
+    """(line, command) of a block: a command goes on after a backslash and in a here-document."""
     commands: list[tuple[int, str]] = []
     unfinished: list[str] = []
     for number, line in enumerate(text.splitlines()):
@@ -56,8 +56,6 @@ def goes_on(lines: list[str]) -> bool:
     here = re.search(r"<<-?'?(\w+)'?", lines[0])
     if here is not None:
         return lines[-1].strip() != here[1]
-    if lines[0].startswith("for "):
-        return lines[-1].strip() != "done"
     return lines[-1].endswith("\\")
 
 

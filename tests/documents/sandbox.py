@@ -14,6 +14,7 @@ import pandas as pd
 import yaml
 
 from tests.documents.blocks import ROOT
+from tests.documents.table import said
 from tests.launch.launched import clean_env
 from tests.ranks.nursery import MODULES, Nursery
 
@@ -49,7 +50,7 @@ class Sandbox:
         """Return (exit code, both streams) of a command."""
         output = self.folder / ".output"
         with output.open("wb") as file:
-            plain = re.sub(r"\s+# .*", "", text).replace("\\\n", " ")
+            plain = said(text)
             if plain.startswith("pref-dist ") and not SHELL.search(re.sub(r"'[^']*'", "", plain)):
                 arguments = ["-m", "pref_dist", *shlex.split(plain)[1:]]
                 env = {**self.env, "PWD": str(self.folder)}

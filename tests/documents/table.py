@@ -46,7 +46,7 @@ EXCHANGES = (
     Exchange(r"bash launch/single\.sh ", "pref-dist ", "the launcher itself: tests/launch/test_launchers.py"),
     Exchange(r"--nproc_per_node 8", "--nproc_per_node 2", "two ranks"),
     Exchange(r"world_size=8", "world_size=2", "two ranks"),
-    Exchange(r"--overfit-one-step", "--overfit-one-step --set train.learning_rate=1e-2", "random weights need it"),
+    Exchange(r"--overfit-one-step", "--overfit-one-step --set train.learning_rate=1e-3", "random weights need it"),
     Exchange(r"data\.num_folds=5", "data.num_folds=2", "two folds"),
     Exchange(r"--fold 2", "--fold 1", "of two folds"),
     Exchange(r"precision=fp16", "precision=bf16", "not every CPU has fp16 arithmetic"),
@@ -160,5 +160,9 @@ def exchange(text: str, model: str) -> str:
 
 def find_reason(text: str) -> Elsewhere | NotRun | None:
     """Why a command, as it stands in a document, is not executed here; None: it is."""
-    said = " ".join(re.sub(r"\s+# .*", "", text).replace("\\\n", " ").split())
-    return next((one for one in (*ELSEWHERE, *NOT_RUN) if re.search(one.pattern, said)), None)
+    return next((one for one in (*ELSEWHERE, *NOT_RUN) if re.search(one.pattern, said(text))), None)
+
+
+def said(text: str) -> str:
+    """A command in one line, without the comment behind it."""
+    return " ".join(re.sub(r"\s+# .*", "", text).replace("\\\n", " ").split())
