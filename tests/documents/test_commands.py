@@ -90,6 +90,14 @@ def check_call(words: list[str]) -> None:
             assert word.strip("[]").split("=")[0] in options, f"{verb.name} has no {word}"
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_commands_stand_in_blocks_that_are_executed(path):
+    """Not in those of another name, such as sh; console is for what was seen on a terminal."""
+    fences = re.findall(r"^ *```(.*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert set(fences[::2]) <= {"bash", "console", "python", "yaml", ""}
+    assert set(fences[1::2]) <= {""}
+
+
 def test_a_command_goes_on_after_a_backslash_and_in_a_here_document():
     text = "# said\na \\\n  b\ncat <<'END'\nx # y\nEND\n\nd\n"
     assert [number for number, _ in split_commands(text)] == [1, 3, 7]

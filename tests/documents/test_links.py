@@ -1,13 +1,15 @@
-"""Links between documents lead somewhere, and the files that they name are there."""
+"""Links between documents lead somewhere; files, settings and keys that they name are there."""
 
 import re
 
 import pytest
 
+from pref_dist.config.load import load_config
 from tests.documents import configuration
 from tests.documents.blocks import DOCUMENTS, ROOT, name_of
 
 PAGES = (*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "EXPERIMENTS.md", ROOT / "CHANGELOG.md")
+FLAGS = re.MULTILINE | re.DOTALL
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 # A path with a folder of this repository in front.
 NAMED = re.compile(r"(?<![\w/.*-])((?:launch|slurm|configs|docs|tests|pref_dist|\.ci)/[\w./-]*\w)(?![\w*{-])")
@@ -47,6 +49,14 @@ def test_the_readme_leads_to_every_document():
 def test_pictures_are_small():
     pictures = sorted((ROOT / "docs").rglob("*.png"))
     assert not [name_of(path) for path in pictures if path.stat().st_size > 300_000]
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=name_of)
+def test_the_settings_that_a_document_shows_are_a_run_config(page, tmp_path):
+    for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```$", page.read_text(encoding="utf-8"), FLAGS)):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(block, encoding="utf-8")
+        load_config(path)
 
 
 def test_the_configuration_reference_is_current():
