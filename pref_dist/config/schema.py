@@ -31,9 +31,11 @@ DEFAULT_TEMPLATES: dict[ModelKind, Template] = {
 
 class RunSection(Section):
     dir: str = Field("runs/default", min_length=1, description="Run folder; everything a run leaves is in it.")
-    seed: int = Field(42, ge=0, lt=2**63, description="Seeds the head, the order of rows, dropout and the split.")
+    seed: int = Field(42, ge=0, lt=2**63, description="Seeds new weights, the order of rows, dropout and the split.")
     deterministic: bool = Field(
-        False, description="Ask torch for deterministic kernels; slower on a GPU, errors where there is none."
+        False,
+        description="Ask torch for deterministic kernels: slower on a GPU, and an error where there is none. Steps, "
+        "order of rows and dropout masks are seeded in any case.",
     )
     trackers: list[Tracker] = Field(
         default_factory=list,
@@ -93,7 +95,8 @@ class DataSection(Section):
     )
     format: DataFormat = Field(
         "auto",
-        description="Layout of the columns. lmsys: lists of turns; plain: one string each; wsdm; arena; pairs.",
+        description="Layout of the columns. lmsys: JSON lists of turns; plain: one string each; wsdm: WSDM Cup 2025; "
+        "arena: conversations of lmarena; pairs: chosen and rejected; auto: found from the columns (docs/data.md).",
     )
     split: SplitMethod = Field(
         "grouped_hash",
@@ -106,7 +109,9 @@ class DataSection(Section):
     num_folds: Annotated[int, Field(ge=2)] | None = Field(
         None, description="Cut train into so many folds and hold out one of them; null: hold out valid_fraction."
     )
-    fold: Annotated[int, Field(ge=0)] = Field(0, description="The fold that is held out.")
+    fold: Annotated[int, Field(ge=0)] = Field(
+        0, description="The fold that is held out, from 0; `train --folds` and `--fold` set it themselves."
+    )
     template: Template = Field(
         "joint",
         description="How a row becomes text. joint: prompt, A and B as three segments; chat (decoder's default): these "
@@ -117,7 +122,10 @@ class DataSection(Section):
         "none", description="seed_ascii: white space collapsed and everything beyond ASCII dropped, as a notebook does."
     )
     max_tokens: int = Field(
-        1024, ge=32, description="Tokens of a whole row, special tokens included; with a siamese template of each side."
+        1024,
+        ge=32,
+        description="Most tokens of a whole row, special tokens included; with a siamese template of each side. Longer "
+        "rows are cut as truncation says; more than the model has positions for is an error.",
     )
     truncation: Truncation = Field(
         "fair",
@@ -136,7 +144,7 @@ class DataSection(Section):
     )
     checks: dict[Kind, Policy] = Field(
         default_factory=dict,
-        description="Policy of single kinds of finding (pref_dist/findings.py), such as {duplicate_pair: set_aside}.",
+        description="Policy of single kinds of finding, such as {duplicate_pair: set_aside}. The kinds: docs/data.md.",
     )
 
     @model_validator(mode="before")
@@ -169,8 +177,14 @@ class DataSection(Section):
 
 
 class EvaluateSection(Section):
-    every_steps: PositiveInt | None = Field(None, description="Evaluate after so many steps (besides every_epochs).")
-    every_epochs: Positive | None = Field(1.0, description="Evaluate after so many epochs; the end always evaluates.")
+    every_steps: PositiveInt | None = Field(
+        None, description="Evaluate after so many steps, besides every_epochs; null: by epochs alone."
+    )
+    every_epochs: Positive | None = Field(
+        1.0,
+        description="Evaluate after so many epochs (0.25: four times an epoch); null: not by epochs. The end of a run "
+        "always evaluates.",
+    )
     token_budget: PositiveInt | Literal["auto"] = Field(
         "auto",
         description="Most tokens of one evaluation batch, padding included; auto: as train.token_budget, twice as "

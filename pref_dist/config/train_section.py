@@ -25,8 +25,13 @@ class DistillSection(Section):
 
 class TrainSection(Section):
     epochs: PositiveInt = Field(1, description="How often every row is seen.")
-    max_steps: PositiveInt | None = Field(None, description="Stop after so many optimiser steps; null: all epochs.")
-    rows_per_step: PositiveInt = Field(64, description="Rows of one optimiser step, over all ranks together.")
+    max_steps: PositiveInt | None = Field(
+        None, description="End after so many optimiser steps, if the epochs have that many; null: all epochs."
+    )
+    rows_per_step: PositiveInt = Field(
+        64,
+        description="Rows of one optimiser step, over all ranks together, whatever their number: the batch size.",
+    )
     token_budget: PositiveInt | Literal["auto"] = Field(
         "auto",
         description="Most tokens of one micro-batch, padding included; auto: what suits the device of the first start "
@@ -34,7 +39,8 @@ class TrainSection(Section):
     )
     micro_batch_multiple: PositiveInt | Literal["auto"] = Field(
         "auto",
-        description="Micro-batches of a step are rounded up to a multiple of this; auto: ranks at the first start.",
+        description="The number of micro-batches of a step is rounded up to a multiple of this, so that ranks share "
+        "evenly; auto: ranks at the first start. A number makes dropout masks the same on any number of ranks, too.",
     )
     learning_rate: Positive = Field(2.0e-5, description="Peak learning rate of AdamW.")
     head_learning_rate: Positive | None = Field(None, description="Peak rate of the head; null: learning_rate.")
@@ -77,14 +83,22 @@ class TrainSection(Section):
     )
     clip_norm: Positive | None = Field(1.0, description="Largest norm of the whole gradient; null: no clipping.")
     precision: Precision | Literal["auto"] = Field(
-        "auto", description="fp32 master weights always; the type of the forward. auto: bf16 / fp16 GPU, fp32 CPU."
+        "auto",
+        description="Type of the forward and backward; master weights and moments stay fp32. auto: bf16 on a GPU that "
+        "has it, fp16 on an older one, fp32 on a CPU; settled at the first start and kept with the run.",
     )
     initial_loss_scale: Positive = Field(65536.0, description="fp16: first loss scale (a power of two).")
     loss_scale_growth_interval: PositiveInt = Field(
         2000, description="fp16: the scale doubles after so many steps without an overflow."
     )
-    save_every_steps: PositiveInt | None = Field(None, description="Save a checkpoint after so many steps.")
-    save_every_minutes: Positive | None = Field(10.0, description="Save when the last checkpoint is older than this.")
+    save_every_steps: PositiveInt | None = Field(
+        None, description="Save a checkpoint after so many steps, besides save_every_minutes; null: by time alone."
+    )
+    save_every_minutes: Positive | None = Field(
+        10.0,
+        description="Save when the last checkpoint is older than this; null: not by time. A stop and the end of a run "
+        "save in any case.",
+    )
     keep_last: PositiveInt = Field(2, description="Newest checkpoints kept; the best one is kept in any case.")
     async_save: bool = Field(
         False,
@@ -92,7 +106,9 @@ class TrainSection(Section):
         "parameter, shared among the ranks) to the host's memory.",
     )
     max_skipped_steps: Annotated[int, Field(ge=0)] = Field(
-        10, description="Skipped optimiser steps in a row (fp16 overflow) after which the run fails."
+        10,
+        description="How many steps in a row may be skipped because a gradient is not finite (fp16: an overflow). One "
+        "more ends the run with exit code 7 and names the rows.",
     )
 
     @model_validator(mode="after")

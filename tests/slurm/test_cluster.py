@@ -15,6 +15,7 @@ import yaml
 from pref_dist.errors import ClusterError
 from tests.ranks.launch_ranks import REPO_ROOT
 from tests.ranks.run_verb import largest_difference, largest_loss_difference, read_losses, read_weights
+from tests.slurm.documented import submit_documented
 from tests.slurm.lab import Lab
 from tests.tiny_runs import TinyRuns
 
@@ -69,11 +70,15 @@ def jobs(lab: Lab, runs: TinyRuns, sample_dir: Path) -> dict[str, Submission]:
     silent.write_text(re.sub("(?m)^#SBATCH --signal.*", "", TRAIN.read_text(encoding="utf-8")), encoding="utf-8")
     limited_yaml, limited_dir = runs.write("limited", train=NEVER_ENDING)
     limited = lab.submit("--time=2", silent, "ddp", 1, limited_yaml)
+    single = train("single", "ddp", 1, {})
+    folds_yaml, folds_dir = runs.write("folds_by_hand", train={"max_steps": 3})
+    by_hand = submit_documented(lab, folds_yaml, single.run_dir, sample_dir / "test.csv", single.job)
     return {
+        **{script: Submission(job, folds_dir) for script, job in by_hand.items()},
         "limited": Submission(limited, limited_dir),
         "preempted": train("preempted", "ddp", 1, {"train": LONG}, "--partition=spot"),
         "alone": train("alone", "ddp", 1, {"train": LONG}),
-        "single": train("single", "ddp", 1, {}),
+        "single": single,
         "ddp": train("two_nodes", "ddp", 2, {}),
         "zero2": train("two_nodes_zero2", "zero2", 2, {}),
         "chain": Submission(submit_chain(lab, chain_yaml, {}, "--folds", 3)["predict"], chain_dir),
@@ -166,6 +171,16 @@ def test_a_chain_over_folds_ends_in_a_submission(lab, jobs, sample_dir):
     assert names == [("prepare", None), ("folds", 0), ("folds", 1), ("folds", 2), ("evaluate", None), ("predict", None)]
     assert {(one["state"], one["exit_code"]) for one in found["jobs"]} == {("COMPLETED", "0")}
     assert [state["state"] for state in found["progress"].values()] == ["finished"] * 3
+
+
+def test_the_job_scripts_do_what_docs_clusters_says(lab, jobs):
+    run_dir, folds_dir = jobs["single"].run_dir, jobs["folds"].run_dir
+    for script in ("prepare", "evaluate", "predict"):
+        assert lab.wait_for_end(jobs[script].job)["JobState"] == "COMPLETED", lab.explain(jobs[script].job)
+    assert json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))["baselines"]
+    assert (run_dir / "submission.csv").exists()
+    folds = jobs["folds"].job
+    lab.wait_until((folds_dir / "oof_logits.parquet").exists, "the end of the folds", folds)
 
 
 def test_ranks_that_fail_give_the_job_their_exit_code_and_the_log_names_the_first(lab, jobs):
