@@ -1,10 +1,8 @@
 """`pref-dist train`."""
 
 import json
-import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -52,7 +50,7 @@ def train(
     With --folds the run folder gets oof_logits.parquet, which `blend` reads, as soon as the last fold is finished.
     A TERM or USR1 signal, Ctrl-C, or a file `stop` in the run folder saves at the next step and leaves.
     """
-    from pref_dist.cli.build_watch import TerminalWatch
+    from pref_dist.cli.terminal import Terminal
     from pref_dist.config.load import load_config
     from pref_dist.train.assemble import TrainOptions
 
@@ -60,7 +58,7 @@ def train(
         raise click.UsageError("--folds trains all folds and --fold one of them: give one of the two.")
 
     config = load_config(run_yaml, overrides)
-    watch = TerminalWatch()
+    terminal = Terminal(as_json, has_bar=not debug)
     options = TrainOptions(
         fresh,
         accept_changes,
@@ -68,10 +66,12 @@ def train(
         debug,
         overfit_one_step,
         lines_to_stderr=as_json,
-        show_step=show_nothing if as_json else show_step,
-        watch_build=watch,
+        show_step=terminal.show_step,
+        show_scores=terminal.show_scores,
+        watch_build=terminal,
+        watch_batches=terminal.show_batches,
     )
-    with watch:
+    with terminal:
         state = (
             run_folds(config, options, fold, as_json) if folds or fold is not None else run(config, options, as_json)
         )
@@ -125,21 +125,3 @@ def show_folds(result: "FoldsResult", as_json: bool) -> None:
         click.echo(f"written: {result.run_dir / 'oof_logits.parquet'}")
     elif result.state == "finished":
         click.echo("other folds are not finished yet; the last one writes oof_logits.parquet")
-
-
-def show_nothing(record: dict[str, Any]) -> None:
-    """Standard output is for the result alone."""
-
-
-def show_step(record: dict[str, Any]) -> None:
-    """One line a step on a terminal, overwritten; every tenth step as a line in a log."""
-    line = (
-        f"step {record['step']:>6}  loss {record['loss']:.4f}  grad norm {record['grad_norm']:.3f}  "
-        f"rate {record['learning_rate']:.2e}  {record['rows'] / record['seconds']:.1f} rows/s"
-    )
-    # As with Speaker: a full disk under the log must not end a run on rank 0 alone.
-    with suppress(OSError):
-        if sys.stdout.isatty():
-            click.echo(f"\r{line}\x1b[K", nl=False)
-        elif record["step"] % 10 == 0 or record["step"] == 1:
-            click.echo(line)

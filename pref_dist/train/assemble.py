@@ -35,7 +35,7 @@ from pref_dist.runtime.checkpoint import Checkpoint
 from pref_dist.runtime.checkpoint_writer import CheckpointWriter, measure_state
 from pref_dist.runtime.engine import Engine, EngineSettings
 from pref_dist.runtime.log import MetricsLog, Speaker
-from pref_dist.runtime.parallel import Parallel
+from pref_dist.runtime.parallel import Parallel, WatchBatches
 from pref_dist.train.distill import Teacher, find_teacher
 from pref_dist.train.evaluations import warn_of_few_evaluations
 from pref_dist.train.resume import Identity, Progress, identify, restore
@@ -51,6 +51,8 @@ class TrainOptions:
     fresh: delete what an earlier run left. accept_changes: go on although settings or rows changed.
     limit: only the first so many rows of each side. debug: see train/debug.py.
     lines_to_stderr: what people read goes there, so that standard output holds the result alone.
+    show_step: hears on rank 0 of each step, its line of metrics.jsonl with num_steps of the run; show_scores of each
+    evaluation; watch_build of a token cache that has to be built; watch_batches of how far an evaluation is.
     """
 
     fresh: bool = False
@@ -60,7 +62,9 @@ class TrainOptions:
     overfit_one_step: bool = False
     lines_to_stderr: bool = False
     show_step: Callable[[dict[str, Any]], None] = lambda record: None
+    show_scores: Callable[[dict[str, Any]], None] = lambda record: None
     watch_build: BuildWatch | None = None
+    watch_batches: WatchBatches | None = None
 
     @property
     def is_anew(self) -> bool:
