@@ -11,13 +11,10 @@ from pref_dist.doctor.folders import judge_folder
 from pref_dist.doctor.hub import ANSWER_SECONDS, explain, find_endpoint, is_offline
 from pref_dist.errors import ConfigError, DataError, ModelError, ParallelError
 from pref_dist.files import render_bytes
+from pref_dist.models.sizes import ModelSizes, count_stored, measure_files
 
 if TYPE_CHECKING:
     from pref_dist.config.schema import RunConfig
-
-MASTER_BYTES = {"fp32": 4, "fp64": 8}
-NUM_TENSORS = 3  # a checkpoint holds each parameter's value and two moments
-HEADER_BYTES = 8
 
 
 def check_config(question: Question) -> Iterator[Finding]:
@@ -179,34 +176,15 @@ def check_run_folder(question: Question) -> Iterator[Finding]:
 
 
 def estimate_checkpoint(config: "RunConfig") -> int:
-    """Return about how many bytes a checkpoint has; 0 where the stored weights do not tell (LoRA, no files here)."""
+    """Return about how many bytes a checkpoint has; 0 where no stored weights tell."""
+    sizes = find_sizes(config)
+    return 0 if sizes is None else sizes.checkpoint_bytes
+
+
+def find_sizes(config: "RunConfig") -> ModelSizes | None:
+    """Return about how much there is of the model; None where no stored weights tell."""
     try:
         folder = find_local_model(config.model.name)
+        return None if folder is None else measure_files(folder, config.model)
     except (ModelError, OSError, ValueError, KeyError):
-        return 0
-    if folder is None or config.model.lora is not None:
-        return 0
-    return NUM_TENSORS * MASTER_BYTES[config.model.weight_dtype] * count_stored(folder)
-
-
-def count_stored(folder: Path) -> int:
-    """Return the parameters in a folder's safetensors files, read from their headers alone."""
-    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.safetensors"))
-    return sum(count_parameters(file) for file in files)
-
-
-def count_parameters(path: Path) -> int:
-    """As https://huggingface.co/docs/safetensors describes the format: 8 bytes of length, then JSON."""
-    try:
-        with open(path, "rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(HEADER_BYTES), "little")))
-    except (OSError, ValueError, MemoryError, OverflowError) as error:
-        raise ModelError(f"{path} is no safetensors file: {error}") from error
-    total = 0
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            count = 1
-            for size in tensor["shape"]:
-                count *= size
-            total += count
-    return total
+        return None
