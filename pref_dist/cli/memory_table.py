@@ -19,7 +19,7 @@ def render_memory(found: "DryRun") -> str:
         ("parameters", state.parameters),
         ("gradients", state.gradients),
         ("optimiser", state.optimizer),
-        ("gathered and buffers", state.gathered),
+        ("gathered weights", state.gathered),
         ("on the host (offload)", state.on_host),
         (f"{first.num_rows:,} rows, {first.num_tokens:,} tokens", first.activations),
     ]

@@ -48,6 +48,12 @@ class Parallel:
         return self.rank == 0
 
     @property
+    def num_local_ranks(self) -> int:
+        """Ranks of this machine, as far as the launcher says; else all of them."""
+        text = os.environ.get("LOCAL_WORLD_SIZE", "")
+        return int(text) if text.isdigit() and int(text) > 0 else self.world_size
+
+    @property
     def fails_alone(self) -> bool:
         """Whether forward and backward of a micro-batch, but for a step's last one, wait for no other rank."""
         return self.backend in ("single", "ddp", "zero0", "zero1")

@@ -192,9 +192,10 @@ def assemble(
         run_dir.checkpoints, parallel, measure_state(built.module), config.train.async_save,
         config.parallel.timeout_seconds,
     )  # fmt: skip
-    state_bytes = foresee_state(parallel, built.module, rows.plan, config)  # before the model is shared out
-    engine = build_engine(config, built, parallel)
+    # Before the engine shares the model out among the ranks.
     speaker.say(describe_start(config, rows, built, validation, parallel))
+    state_bytes = foresee_state(parallel, built.module, config)
+    engine = build_engine(config, built, parallel)
     progress = restore(checkpoint, run_dir, engine)
     return Assembled(
         config, run_dir, parallel, speaker, options, rows, built, engine, validation,

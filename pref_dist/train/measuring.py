@@ -3,19 +3,16 @@
 See `runtime/memory_estimate.py` for the arithmetic and `runtime/memory_meter.py` for how memory is measured.
 """
 
-import os
 from dataclasses import dataclass, replace
 
-from pref_dist.data.batches import build_batch
 from pref_dist.data.plan import MicroBatch, Plan
 from pref_dist.errors import OutOfMemoryError
 from pref_dist.runtime.memory import first_line, is_out_of_memory
 from pref_dist.runtime.memory_estimate import StateBytes
 from pref_dist.runtime.memory_meter import free_bytes, held_bytes, measure_growth
-from pref_dist.runtime.parallel import Parallel
 from pref_dist.train.assemble import Assembled
 from pref_dist.train.memory import REMEDY
-from pref_dist.train.rehearsal import find_largest, run_without_trace
+from pref_dist.train.rehearsal import find_largest, run_batch
 
 FREE_SHARE = 0.95  # of what is free: allocators lose some of it between their blocks
 
@@ -84,13 +81,13 @@ def foresee(run: Assembled, largest: MicroBatch, held_before: int) -> RankMemory
     )  # fmt: skip
     parts = [cut_rows(largest, count) for count in choose_sizes(len(largest.rows), run.plan)]
     try:
-        run_batch(run, parts[0])  # the gradients are there from now on, and whatever a first time takes
+        run_batch(run, parts[-1])  # the gradients are there from now on, and whatever a first time takes
         state = held_bytes(run.parallel.device) - held_before
         growths = [(count_tokens(run, part), measure_batch(run, part)) for part in parts]
     except (RuntimeError, MemoryError) as error:
         return fail(run, memory, error)
     growth = fit_line(growths)
-    free = free_bytes(run.parallel.device, count_local_ranks(run.parallel))
+    free = free_bytes(run.parallel.device, run.parallel.num_local_ranks)
     return replace(
         memory,
         state_measured=state,
@@ -120,11 +117,8 @@ def fail(run: Assembled, memory: RankMemory, error: BaseException) -> RankMemory
 
 
 def measure_batch(run: Assembled, micro_batch: MicroBatch) -> int:
-    return measure_growth(run.parallel.device, lambda: run_batch(run, micro_batch))
-
-
-def run_batch(run: Assembled, micro_batch: MicroBatch) -> None:
-    run_without_trace(run, build_batch(run.train_table, micro_batch, run.layout).to(run.parallel.device))
+    """Return the higher of two measurements: what an allocator on the host keeps and gives back varies."""
+    return max(measure_growth(run.parallel.device, lambda: run_batch(run, micro_batch)) for _ in range(2))
 
 
 def choose_sizes(num_rows: int, plan: Plan) -> list[int]:
@@ -154,8 +148,3 @@ def fit_line(growths: list[tuple[int, int]]) -> Growth:
         return Growth(0.0, taken / tokens)
     per_token = (more_taken - taken) / (more_tokens - tokens)
     return Growth(taken - per_token * tokens, per_token)
-
-
-def count_local_ranks(parallel: Parallel) -> int:
-    text = os.environ.get("LOCAL_WORLD_SIZE", "")
-    return int(text) if text.isdigit() and int(text) > 0 else parallel.world_size

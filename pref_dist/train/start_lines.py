@@ -1,12 +1,10 @@
 """What a run says before its first step: what will happen, and how much memory it takes."""
 
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from torch import nn
 
 from pref_dist.config.schema import RunConfig
-from pref_dist.data.plan import Plan
 from pref_dist.evaluate.infer import InferenceTask
 from pref_dist.models.build import BuiltModel, count_parameters
 from pref_dist.models.sizes import measure_module
@@ -17,8 +15,6 @@ from pref_dist.train.evaluations import warn_of_few_evaluations
 
 if TYPE_CHECKING:
     from pref_dist.train.assemble import PlannedRows
-
-STEPS_LOOKED_AT = 16
 
 
 def describe_start(
@@ -60,14 +56,11 @@ def describe_size(module: nn.Module) -> str:
     return size if trained == total else f"{size} ({trained / 1e6:.2f}M trained)"
 
 
-def foresee_state(parallel: Parallel, module: nn.Module, plan: Plan, config: RunConfig) -> StateBytes:
+def foresee_state(parallel: Parallel, module: nn.Module, config: RunConfig) -> StateBytes:
     """Return what a model, which no back-end has shared out yet, and its optimiser will take of a rank's memory."""
     precision = config.train.precision
     assert precision != "auto", "the config is settled before"
-    # Whether there are several is what matters, and a few steps tell that.
-    most = max((len(planned.micro_batches) for planned in islice(plan.steps(), STEPS_LOOKED_AT)), default=1)
-    sharing = Sharing(
-        parallel.backend, parallel.world_size, precision, -(-most // parallel.world_size), parallel.device.type,
-        read_zero_section(parallel.topology.zero_file),
-    )  # fmt: skip
-    return estimate_state(measure_module(module), sharing)
+    zero_section = read_zero_section(parallel.topology.zero_file)
+    return estimate_state(
+        measure_module(module), Sharing(parallel.backend, parallel.world_size, precision, zero_section)
+    )
