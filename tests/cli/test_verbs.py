@@ -1,4 +1,4 @@
-"""What all verbs have in common: help with examples, --json, a hint for what was mistyped, completion by a real bash."""
+"""What all verbs have in common: help with examples, --json, a hint for what was mistyped, completion by bash."""
 
 import json
 import os
