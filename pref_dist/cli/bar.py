@@ -10,6 +10,7 @@ DUMB_TERMINALS = ("", "dumb", "unknown")
 LEAST_SECONDS_BETWEEN = 0.1
 ERASE = "\r\x1b[K"  # to the beginning of the line, and nothing is on it
 LEAST_COLUMNS = 20
+LEAST_BAR = 6
 
 
 def can_show_bar() -> bool:
@@ -80,6 +81,8 @@ def render_line(stream: TextIO, what: str, done: float, total: float, text: str)
     from rich.text import Text
 
     width = max(LEAST_COLUMNS, find_width(stream) - 1)  # in the last column some terminals begin a new line
+    if len(what) + len(text) + LEAST_BAR > width:
+        return f"{what} {text}"[:width]
     console = Console(file=stream, force_terminal=True, width=width, height=1, highlight=False, markup=False)
     grid = Table.grid(
         Column(no_wrap=True), Column(), Column(no_wrap=True, overflow="ellipsis"), padding=(0, 1, 0, 0), expand=True

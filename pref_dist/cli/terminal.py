@@ -91,6 +91,7 @@ class Terminal:
             self._pace.batches_since = None
             return
         if self._pace.batches_since is None:
+            self.hide()
             self._pace.batches_since = time.monotonic()
         seconds = time.monotonic() - self._pace.batches_since
         left = seconds * (total - done) / done if done else None

@@ -24,7 +24,9 @@ NUM_TENSORS = 3  # a checkpoint holds each trained parameter's value and two mom
 # With the two factors that nf4 keeps of each block of weights, themselves in 8 bits (Dettmers et al. 2023).
 FROZEN_BYTES = {"fp32": 4.0, "bf16": 2.0, "nf4": 0.52}
 IN_A_LAYER = re.compile(r"^(.*?\.\d+)\.")
-EMBEDDINGS = re.compile(r"embed|wte")
+EMBEDDINGS = re.compile(r"embed|wte|wpe")
+TOKENS = re.compile(r"(?!.*(position|type|rel_|wpe)).*(embed|wte)")  # among them, the table of tokens
+POOLER = re.compile(r"(^|\.)pooler\.")
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,10 @@ def measure_files(folder: Path, settings: ModelSection) -> ModelSizes | None:
     by_rows, frozen, more, bytes_each = 0, 0, 0, float(value_bytes)
     if settings.lora is not None:
         more = sum(count_adapter(name, shape, settings) for name, shape in shapes.items())
-        frozen = total - sum(count for name, count in counts.items() if ".pooler." in name)
+        frozen = total - sum(count for name, count in counts.items() if POOLER.search(name))
         bytes_each = FROZEN_BYTES[settings.lora.base] if settings.lora.base != "fp32" else bytes_each
     elif settings.embeddings != "trained":
-        table = max((count for name, count in counts.items() if EMBEDDINGS.search(name)), default=0)
+        table = max((count for name, count in counts.items() if TOKENS.match(name)), default=0)
         by_rows, frozen = (table, 0) if settings.embeddings == "sparse" else (0, table)
     return ModelSizes(
         num_trained=total - frozen + more,

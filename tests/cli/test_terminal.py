@@ -37,7 +37,8 @@ from pref_dist.cli.terminal import Terminal
 with Terminal() as terminal:
     print("before")
     for done in range(1, 6):
-        terminal.show_step({"step": done, "num_steps": 5, "loss": 1.0, "rows": 8, "tokens": 800, "seconds": 0.1})
+        terminal.show_step({"step": done, "num_steps": 5, "loss": 1.0, "rows": 8, "tokens": 800, "seconds": 0.1,
+                            "grad_norm": 1.0, "learning_rate": 1e-5})
         if done == 3:
             print("in the middle")
             warnings.warn("something matters")
@@ -65,8 +66,9 @@ def test_colours_and_the_bar_are_left_out_where_that_is_asked_for(tmp_path, chan
     with TerminalSession([sys.executable, "-c", DRAWING], environment(**changes), tmp_path, columns=40) as session:
         session.end()
     assert not COLOUR.search(session.raw)
-    assert ("━" in session.raw) is has_bar
-    assert all(len(line) <= 40 for line in session.screen if "━" in line)
+    assert ("\r5/5 " in session.raw) is has_bar
+    assert ("step      1  loss 1.0000" in session.raw) is not has_bar
+    assert not [line for line in session.screen if len(line) > 40 and "loss" in line and has_bar]
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from pref_dist.train.measuring import RankMemory, fit_line
 from tests.tiny_model import write_random
 
 FACTOR = 1.5  # between an estimate and what is measured
+IMPORTED_BYTES = 40e6
 OUT_OF_MEMORY = 9
 SIZES = ModelSizes(num_trained=1000, num_by_rows=0, value_bytes=4, frozen_bytes=0, num_outside=400, num_in_layer=100)
 
@@ -48,9 +49,9 @@ def test_the_estimate_is_near_what_is_measured_and_the_run_folder_stays_as_it_is
     (rank,) = found["ranks"]
     assert found["fits"] is True
     assert rank["activations"] / FACTOR < rank["activations_measured"] < rank["activations"] * FACTOR
-    # Weights that are still mapped from their file are not the process's own.
+    # Weights that are still mapped from their file are not the process's own, code that was imported meanwhile is.
     own = rank["state"]["gradients"] + rank["state"]["optimizer"]
-    assert own / FACTOR < rank["state_measured"] < rank["state"]["total"] * FACTOR
+    assert own / FACTOR < rank["state_measured"] < rank["state"]["total"] * FACTOR + IMPORTED_BYTES
     assert rank["num_tokens"] <= 4000 < found["largest_budget"]
     assert not run_dir.exists()
 
