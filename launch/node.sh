@@ -23,8 +23,8 @@ shift 2
 if [ "$ranks" = 1 ] && [ "$backend" = ddp ]; then
   exec bash "$root/launch/single.sh" "$@"
 fi
-accelerate_launch "$backend"
+accelerate_launch "$backend" "$ranks"
 # Port 0: a free one.
 supervise "$1" "$ranks" "${launch[@]}" --num_processes "$ranks" --num_machines 1 --machine_rank 0 --main_process_port 0 \
-  --num_cpu_threads_per_process "${OMP_NUM_THREADS:-$(threads_for "$ranks")}" \
+  --num_cpu_threads_per_process "$OMP_NUM_THREADS" \
   -m pref_dist "$1" --set parallel.backend="$backend" --set parallel.world_size="$ranks" "${@:2}"

@@ -29,10 +29,10 @@ ranks=$((nodes * per_node))
 if [ "$ranks" = 1 ] && [ "$backend" = ddp ]; then
   exec bash "$root/launch/single.sh" "$@"
 fi
-accelerate_launch "$backend"
+accelerate_launch "$backend" "$per_node"
 # shellcheck disable=SC2034 # supervise says it
 no_rank_hint="All $nodes machines must come to $address:$port within $seconds s (PREF_DIST_RENDEZVOUS_SECONDS)."
 supervise "$1" "$per_node" "${launch[@]}" --num_processes "$ranks" --num_machines "$nodes" --machine_rank "$node" \
   --main_process_ip "$address" --main_process_port "$port" --rdzv_conf "timeout=$seconds" \
-  --num_cpu_threads_per_process "${OMP_NUM_THREADS:-$(threads_for "$per_node")}" \
+  --num_cpu_threads_per_process "$OMP_NUM_THREADS" \
   -m pref_dist "$1" --set parallel.backend="$backend" --set parallel.world_size="$ranks" "${@:2}"

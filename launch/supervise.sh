@@ -75,8 +75,17 @@ check_verb() {
   esac
 }
 
-# The command that starts the ranks of this machine; the caller adds the rest.
+# Whether there is no sign of a GPU, not even one that nvidia-smi does not know (AMD's, or WSL's).
+has_no_gpu() {
+  [ "$(num_gpus)" = 0 ] && ! compgen -G '/dev/nvidia[0-9]*' >/dev/null && [ ! -e /dev/kfd ] && [ ! -e /dev/dxg ]
+}
+
+# accelerate_launch BACKEND NUM_RANKS: the command that starts so many ranks of this machine; the caller adds the rest.
 accelerate_launch() {
+  # torchrun would take 1 where DeepSpeed runs, whatever Accelerate is told, and warn of it in six lines.
+  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(threads_for "$2")}
+  # Else DeepSpeed, which Accelerate imports before it starts the ranks, warns on stdout that it sees no GPU.
+  if [[ $1 == zero* ]] && has_no_gpu; then export DS_ACCELERATOR=${DS_ACCELERATOR:-cpu}; fi
   launch=("$python" -m accelerate.commands.launch --config_file "$root/configs/accelerate/$1.yaml")
   [[ $1 != zero* ]] || launch+=(--deepspeed_config_file "$root/configs/deepspeed/$1.json")
 }

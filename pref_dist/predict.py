@@ -26,7 +26,7 @@ from pref_dist.evaluate.restore import RestoredRun, read_run_config
 from pref_dist.evaluate.texts import pick
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.log import Speaker
-from pref_dist.runtime.parallel import start_parallel
+from pref_dist.runtime.parallel import WatchBatches, start_parallel
 from pref_dist.submission import write_submission
 
 
@@ -34,10 +34,11 @@ from pref_dist.submission import write_submission
 class PredictOptions:
     """checkpoint: best, last or a step, of every run. format: the layout of the rows, None: each run's.
 
-    watch_build: hears of a token cache that has to be built. soft_labels: a Parquet file to write besides, of the rows
-    that the models could read with their probabilities as labels, for data.sources. sample_submission: a file whose
-    columns and ids the submission must have. time_limit_minutes: counted from `started` (time.monotonic); what does
-    not fit any more is the second order of A and B (evaluate.swap), never a row.
+    watch_build: hears of a token cache that has to be built, watch_batches of how far the work is. soft_labels: a
+    Parquet file to write besides, of the rows that the models could read with their probabilities as labels, for
+    data.sources. sample_submission: a file whose columns and ids the submission must have. time_limit_minutes: counted
+    from `started` (time.monotonic); what does not fit any more is the second order of A and B (evaluate.swap), never a
+    row.
     """
 
     checkpoint: str | None = None
@@ -48,6 +49,7 @@ class PredictOptions:
     sample_submission: Path | None = None
     time_limit_minutes: float | None = None
     started: float = field(default_factory=time.monotonic)
+    watch_batches: WatchBatches | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def predict(run_folders: Sequence[Path], data: Path, out: Path, options: Predict
     check_request(run_dirs, options)
     configs = [read_run_config(run_dir, options.overrides) for run_dir in run_dirs]
     trained = read_what_labels_know(run_dirs, options.soft_labels)
-    parallel = start_parallel(configs[0].parallel, configs[0].run.deterministic)
+    parallel = start_parallel(configs[0].parallel, configs[0].run.deterministic, options.watch_batches)
     say = Speaker(parallel.is_main, sys.stderr).say
     minutes = options.time_limit_minutes
     deadline = None if minutes is None else Deadline(minutes, options.started)

@@ -22,7 +22,7 @@ from pref_dist.predict import predict_table
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.log import Speaker
 from pref_dist.runtime.memory import release
-from pref_dist.runtime.parallel import Parallel, start_parallel
+from pref_dist.runtime.parallel import Parallel, WatchBatches, start_parallel
 from pref_dist.submission import write_submission
 
 Array = NDArray[np.float64]
@@ -36,6 +36,7 @@ class BlendOptions:
     format: str | None = None
     overrides: Sequence[str] = ()
     watch_build: BuildWatch | None = None
+    watch_batches: WatchBatches | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def blend(roots: Sequence[Path], out: Path, options: BlendOptions | None = None)
     rows = members[0].rows
     assert rows.targets is not None
     judgement = judge_blend(chances, rows.targets, rows.known_origin().groups)
-    parallel = start_parallel(first.parallel, first.run.deterministic)
+    parallel = start_parallel(first.parallel, first.run.deterministic, options.watch_batches)
     say = Speaker(parallel.is_main, sys.stderr).say
     for warning in warn_of_orders(members, options) if options.data is not None else ():
         say(f"WARNING: {warning}")

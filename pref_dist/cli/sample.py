@@ -19,7 +19,9 @@ def sample(out_dir: Path, num_train: int, num_test: int, seed: int, as_json: boo
     """Write a synthetic preference set whose Bayes-optimal log loss is known.
 
     \b
-    Example: pref-dist sample runs/demo_data
+    Examples:
+      pref-dist sample runs/demo_data
+      pref-dist sample runs/large --num-train 60000 --seed 7
     """
     from pref_dist.data.synthetic import write_sample
 

@@ -9,18 +9,20 @@ from pathlib import Path
 import click
 
 from pref_dist.cli.options import as_json, overrides, run_config, run_folder
+from pref_dist.cli.verbs import VerbGroup
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 JOB_NAMES = click.Choice(["prepare", "train", "folds", "evaluate", "predict"])
 
 
-@click.group()
+@click.group(cls=VerbGroup)
 def slurm() -> None:
     """Run a whole chain on a Slurm cluster: prepare, train or folds, evaluate, predict.
 
     \b
-    pref-dist slurm submit RUN.yaml --site configs/sites/example.yaml
-    pref-dist slurm status RUN_DIR
+    Examples:
+      pref-dist slurm submit RUN.yaml --site configs/sites/example.yaml
+      pref-dist slurm status RUN_DIR
     """
 
 
@@ -37,7 +39,9 @@ def submit(
     """Write the jobs' scripts into the run folder, check them, and submit them as a chain.
 
     \b
-    Example: pref-dist slurm submit RUN.yaml --site configs/sites/example.yaml --folds 5 --set data.test=test.csv
+    Examples:
+      pref-dist slurm submit RUN.yaml --site configs/sites/example.yaml --dry-run
+      pref-dist slurm submit RUN.yaml --site configs/sites/example.yaml --folds 5 --set data.test=test.csv
     """
     from pref_dist.cluster.site import load_site
     from pref_dist.cluster.submit import submit as submit_run
@@ -64,7 +68,13 @@ def submit(
 @run_folder
 @as_json
 def status(run_dir: Path, as_json: bool) -> None:
-    """Show the jobs of a run and how far its training is."""
+    """Show the jobs of a run and how far its training is.
+
+    \b
+    Examples:
+      pref-dist slurm status runs/demo
+      pref-dist slurm status runs/demo --json
+    """
     from pref_dist.cluster.follow import list_jobs, read_progress
 
     jobs, progress = list_jobs(run_dir), read_progress(run_dir)
@@ -86,11 +96,23 @@ def status(run_dir: Path, as_json: bool) -> None:
 @click.option("--job", "name", type=JOB_NAMES, help="Only these jobs.")
 @click.option("--lines", type=click.IntRange(min=1), default=20, show_default=True, help="The last lines of each log.")
 @click.option("--follow", is_flag=True, help="Show what comes, until Ctrl-C.")
-def logs(run_dir: Path, name: str | None, lines: int, follow: bool) -> None:
-    """Show the ends of the jobs' logs."""
+@as_json
+def logs(run_dir: Path, name: str | None, lines: int, follow: bool, as_json: bool) -> None:
+    """Show the ends of the jobs' logs.
+
+    \b
+    Examples:
+      pref-dist slurm logs runs/demo --job train --lines 50
+      pref-dist slurm logs runs/demo --follow
+    """
     from pref_dist.cluster.follow import find_logs, read_end
 
+    if follow and as_json:
+        raise click.UsageError("--follow has no end, and --json prints one object at the end: give one of the two.")
     found = find_logs(run_dir, name)
+    if as_json:
+        click.echo(json.dumps({"logs": {str(path): read_end(path, lines) for path in found}}))
+        return
     if follow:
         os.execvp("tail", ["tail", f"--lines={lines}", "-F", "--", *map(str, found)])
     for path in found:
@@ -101,10 +123,20 @@ def logs(run_dir: Path, name: str | None, lines: int, follow: bool) -> None:
 @slurm.command()
 @run_folder
 @click.option("--now", is_flag=True, help="Do not let a training save first.")
-def cancel(run_dir: Path, now: bool) -> None:
-    """End all jobs of a run; a training that runs saves first."""
+@as_json
+def cancel(run_dir: Path, now: bool, as_json: bool) -> None:
+    """End all jobs of a run; a training that runs saves first.
+
+    \b
+    Examples:
+      pref-dist slurm cancel runs/demo
+      pref-dist slurm cancel runs/demo --now
+    """
     from pref_dist.cluster.follow import cancel as cancel_run
 
+    if as_json:
+        click.echo(json.dumps({"done": cancel_run(run_dir, now)}))
+        return
     click.echo("\n".join(cancel_run(run_dir, now)) or f"No jobs of {run_dir} are waiting or running.")
 
 

@@ -1,10 +1,8 @@
 """`pref-dist train`."""
 
 import json
-import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--fresh", is_flag=True, help="Delete what an earlier run left in the run folder and start anew.")
 @click.option("--accept-changes", is_flag=True, help="Go on although settings or rows changed since the first start.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows of each side.")
+@click.option("--dry-run", is_flag=True, help="Plan it all, measure the memory of the largest micro-batch, and stop.")
 @click.option("--debug", is_flag=True, help="One process, 64 rows, everything shown, NaN traced; works under pdb.")
 @click.option("--overfit-one-step", is_flag=True, help="Self-check: learn the first step's rows by heart, or fail.")
 @click.option("--folds", is_flag=True, help="One run a fold of data.num_folds, one after another, in RUN_DIR/fold_K.")
@@ -35,6 +34,7 @@ def train(
     fresh: bool,
     accept_changes: bool,
     limit: int | None,
+    dry_run: bool,
     debug: bool,
     overfit_one_step: bool,
     folds: bool,
@@ -46,21 +46,27 @@ def train(
     \b
     Examples:
       pref-dist train configs/demo.yaml
+      pref-dist train RUN.yaml --dry-run
       bash launch/node.sh zero2 8 train RUN.yaml --set train.epochs=2
       accelerate launch --config_file configs/accelerate/zero2.yaml -m pref_dist train RUN.yaml
+
+    --dry-run prints what a rank's memory will hold, and ends with exit code 9 if the run does not fit. It writes
+    nothing but the token cache; under a launcher it measures each rank, and with --folds the first fold.
 
     With --folds the run folder gets oof_logits.parquet, which `blend` reads, as soon as the last fold is finished.
     A TERM or USR1 signal, Ctrl-C, or a file `stop` in the run folder saves at the next step and leaves.
     """
-    from pref_dist.cli.build_watch import TerminalWatch
+    from pref_dist.cli.terminal import Terminal
     from pref_dist.config.load import load_config
     from pref_dist.train.assemble import TrainOptions
 
     if folds and fold is not None:
         raise click.UsageError("--folds trains all folds and --fold one of them: give one of the two.")
+    if dry_run and (debug or overfit_one_step):
+        raise click.UsageError("--dry-run trains nothing, --debug and --overfit-one-step do: give one of them.")
 
     config = load_config(run_yaml, overrides)
-    watch = TerminalWatch()
+    terminal = Terminal(as_json, has_bar=not debug)
     options = TrainOptions(
         fresh,
         accept_changes,
@@ -68,14 +74,30 @@ def train(
         debug,
         overfit_one_step,
         lines_to_stderr=as_json,
-        show_step=show_nothing if as_json else show_step,
-        watch_build=watch,
+        show_step=terminal.show_step,
+        show_scores=terminal.show_scores,
+        watch_build=terminal,
+        watch_batches=terminal.show_batches,
     )
-    with watch:
+    with terminal:
+        if dry_run:
+            return show_dry_run(config, options, 0 if folds else fold, as_json)
         state = (
             run_folds(config, options, fold, as_json) if folds or fold is not None else run(config, options, as_json)
         )
     return STOPPED_EXIT_CODE if state == "stopped" else 0
+
+
+def show_dry_run(config: "RunConfig", options: "TrainOptions", fold: int | None, as_json: bool) -> int:
+    """Measure the run's memory and show it. Raises OutOfMemoryError if the run does not fit."""
+    from pref_dist.cli.memory_table import render_memory
+    from pref_dist.train.dry_run import dry_run
+
+    found = dry_run(config, options, fold)
+    if found.is_main:
+        click.echo(json.dumps(found.as_json()) if as_json else render_memory(found))
+    found.check_fits()
+    return 0
 
 
 def run(config: "RunConfig", options: "TrainOptions", as_json: bool) -> str:
@@ -125,21 +147,3 @@ def show_folds(result: "FoldsResult", as_json: bool) -> None:
         click.echo(f"written: {result.run_dir / 'oof_logits.parquet'}")
     elif result.state == "finished":
         click.echo("other folds are not finished yet; the last one writes oof_logits.parquet")
-
-
-def show_nothing(record: dict[str, Any]) -> None:
-    """Standard output is for the result alone."""
-
-
-def show_step(record: dict[str, Any]) -> None:
-    """One line a step on a terminal, overwritten; every tenth step as a line in a log."""
-    line = (
-        f"step {record['step']:>6}  loss {record['loss']:.4f}  grad norm {record['grad_norm']:.3f}  "
-        f"rate {record['learning_rate']:.2e}  {record['rows'] / record['seconds']:.1f} rows/s"
-    )
-    # As with Speaker: a full disk under the log must not end a run on rank 0 alone.
-    with suppress(OSError):
-        if sys.stdout.isatty():
-            click.echo(f"\r{line}\x1b[K", nl=False)
-        elif record["step"] % 10 == 0 or record["step"] == 1:
-            click.echo(line)

@@ -60,7 +60,10 @@ GROUPS: dict[str, tuple[Check, ...]] = {
         Check("/dev/shm", folders.check_shared_memory, CALM, "error", NEVER_HANGS),
     ),
     "hub": (Check("hub", hub.check_hub, 8, "warning", hub.OFFLINE_REMEDY),),
-    "model": (Check("model", run_config.check_model, 12, "error", DISK_HANGS),),
+    "model": (
+        Check("model", run_config.check_model, 12, "error", DISK_HANGS),
+        Check("memory of a rank", run_config.check_rank_memory, CALM, "warning", DISK_HANGS),
+    ),
     "data": (Check("data", run_config.check_data, 10, "error", DISK_HANGS),),
     "run folder": (Check("run folder", run_config.check_run_folder, 12, "error", DISK_HANGS),),
 }

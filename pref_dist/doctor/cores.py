@@ -3,13 +3,12 @@
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 from pref_dist.data.workers import count_cores
 from pref_dist.doctor.finding import Finding, Question
 from pref_dist.files import render_bytes
+from pref_dist.runtime.host_memory import CGROUPS, find_cgroup_file, read_limit, read_memory
 
-CGROUPS = Path("/sys/fs/cgroup")
 SMALLEST_FREE_BYTES = 1 << 30
 
 
@@ -49,12 +48,11 @@ def check_threads(question: Question) -> Iterator[Finding]:
 def check_memory(question: Question) -> Iterator[Finding]:
     """Say how much of the host's memory is free, and what the cgroup leaves of it."""
     total, free = read_memory()
-    limit = read_cgroup_number("memory.max", "memory/memory.limit_in_bytes")
-    used = read_cgroup_number("memory.current", "memory/memory.usage_in_bytes")
+    limit = read_limit()
     seen = f"{render_bytes(free)} of {render_bytes(total)} free"
-    if limit is not None and limit < total:
-        free = min(free, limit - (used or 0))
-        seen += f"; this job or container may take {render_bytes(limit)}, has {render_bytes(max(0, free))} left"
+    if limit is not None:
+        free = min(free, limit[0] - limit[1])
+        seen += f"; this job or container may take {render_bytes(limit[0])}, has {render_bytes(max(0, free))} left"
     if free < SMALLEST_FREE_BYTES:
         yield Finding("memory", "warning", seen, "Ask for more memory (sbatch --mem), or end what holds it.")
     else:
@@ -85,28 +83,3 @@ def read_quota() -> float | None:
         period = (CGROUPS / "cpu/cpu.cfs_period_us").read_text(encoding="utf-8")
         return None if int(quota) <= 0 else int(quota) / int(period)
     return None
-
-
-def read_cgroup_number(name: str, older_name: str) -> int | None:
-    for path in (find_cgroup_file(name), CGROUPS / older_name):
-        with suppress(OSError, ValueError):
-            return int(path.read_text(encoding="utf-8"))
-    return None
-
-
-def find_cgroup_file(name: str) -> Path:
-    """Return a file of this process's own cgroup (v2), or of the root one, which a container sees as its own."""
-    with suppress(OSError, IndexError):
-        own = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()[-1].split("::", 1)[1]
-        path = CGROUPS / own.lstrip("/") / name
-        if path.exists():
-            return path
-    return CGROUPS / name
-
-
-def read_memory() -> tuple[int, int]:
-    """Return (total, available) bytes of the host."""
-    import psutil  # Accelerate needs it, too
-
-    memory = psutil.virtual_memory()
-    return int(memory.total), int(memory.available)

@@ -6,18 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pref_dist.doctor.cores import count_local_ranks
+from pref_dist.doctor.devices import count_driver_gpus
 from pref_dist.doctor.finding import Finding, Question
 from pref_dist.doctor.folders import judge_folder
 from pref_dist.doctor.hub import ANSWER_SECONDS, explain, find_endpoint, is_offline
 from pref_dist.errors import ConfigError, DataError, ModelError, ParallelError
 from pref_dist.files import render_bytes
+from pref_dist.models.sizes import ModelSizes, count_stored, measure_files
+from pref_dist.runtime.host_memory import read_free
+from pref_dist.runtime.memory_estimate import Sharing, estimate_state
 
 if TYPE_CHECKING:
     from pref_dist.config.schema import RunConfig
-
-MASTER_BYTES = {"fp32": 4, "fp64": 8}
-NUM_TENSORS = 3  # a checkpoint holds each parameter's value and two moments
-HEADER_BYTES = 8
 
 
 def check_config(question: Question) -> Iterator[Finding]:
@@ -164,6 +165,37 @@ def ask_hub(name: str, remedy: str) -> Finding:
         return Finding("model", "error", f"model.name={name} is not here, and {find_endpoint()}: {reason}", remedy)
 
 
+def check_rank_memory(question: Question) -> Iterator[Finding]:
+    """Calculate what model and optimiser take of a rank; without a GPU that must fit into the memory of the host."""
+    config = question.asked_config
+    sizes = None if config is None else find_sizes(config)
+    if config is None or sizes is None:
+        return  # the hub has the weights, or there are none yet
+    world_size = count_ranks(config)
+    backend = config.parallel.backend
+    if backend == "auto":
+        backend = "ddp" if world_size > 1 else "single"
+    precision = "fp32" if config.train.precision == "auto" else config.train.precision
+    state = estimate_state(sizes, Sharing(backend, world_size, precision))
+    seen = f"about {render_bytes(state.total)} for model and optimiser ({backend}, {world_size} rank(s))"
+    needed, free = state.total * count_local_ranks(question), read_free()
+    if count_driver_gpus() == 0 and needed > free:
+        yield Finding(
+            "memory of a rank", "warning", f"{seen}; {render_bytes(free)} are free for all ranks of this machine",
+            "Use a smaller model.name, model.lora, fewer ranks here, or parallel.backend=zero3 on more machines.",
+        )  # fmt: skip
+        return
+    seen += "; its batches come on top: pref-dist train RUN.yaml --dry-run measures them"
+    yield Finding("memory of a rank", "ok", seen)
+
+
+def count_ranks(config: "RunConfig") -> int:
+    """Return the ranks that were launched, else those that are asked for, else 1."""
+    launched = os.environ.get("WORLD_SIZE", "")
+    asked = config.parallel.world_size
+    return int(launched) if launched.isdigit() and int(launched) > 0 else 1 if asked == "auto" else asked
+
+
 def check_run_folder(question: Question) -> Iterator[Finding]:
     """Try the run folder, and compare its room with the checkpoints that will lie there."""
     config = question.asked_config
@@ -179,34 +211,15 @@ def check_run_folder(question: Question) -> Iterator[Finding]:
 
 
 def estimate_checkpoint(config: "RunConfig") -> int:
-    """Return about how many bytes a checkpoint has; 0 where the stored weights do not tell (LoRA, no files here)."""
+    """Return about how many bytes a checkpoint has; 0 where no stored weights tell."""
+    sizes = find_sizes(config)
+    return 0 if sizes is None else sizes.checkpoint_bytes
+
+
+def find_sizes(config: "RunConfig") -> ModelSizes | None:
+    """Return about how much there is of the model; None where no stored weights tell."""
     try:
         folder = find_local_model(config.model.name)
+        return None if folder is None else measure_files(folder, config.model)
     except (ModelError, OSError, ValueError, KeyError):
-        return 0
-    if folder is None or config.model.lora is not None:
-        return 0
-    return NUM_TENSORS * MASTER_BYTES[config.model.weight_dtype] * count_stored(folder)
-
-
-def count_stored(folder: Path) -> int:
-    """Return the parameters in a folder's safetensors files, read from their headers alone."""
-    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.safetensors"))
-    return sum(count_parameters(file) for file in files)
-
-
-def count_parameters(path: Path) -> int:
-    """As https://huggingface.co/docs/safetensors describes the format: 8 bytes of length, then JSON."""
-    try:
-        with open(path, "rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(HEADER_BYTES), "little")))
-    except (OSError, ValueError, MemoryError, OverflowError) as error:
-        raise ModelError(f"{path} is no safetensors file: {error}") from error
-    total = 0
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            count = 1
-            for size in tensor["shape"]:
-                count *= size
-            total += count
-    return total
+        return None

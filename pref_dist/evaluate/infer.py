@@ -159,8 +159,10 @@ def answer_batches(
         return micro_batch, {name: pin(tensor, parallel.device) for name, tensor in inputs.items()}
 
     late: tuple[MicroBatch, HostCopy] | None = None
-    for micro_batch, inputs in build_ahead(build, share_out(tuple(batches), parallel.rank, parallel.world_size)):
+    mine = share_out(tuple(batches), parallel.rank, parallel.world_size)
+    for place, (micro_batch, inputs) in enumerate(build_ahead(build, mine)):
         parallel.whereabouts.at("evaluation")
+        parallel.note_batches(place, len(mine))
         moved = {name: tensor.to(parallel.device, non_blocking=True) for name, tensor in inputs.items()}
         result = HostCopy(answer(forward, moved, task.token_budget))
         if late is not None:
@@ -168,6 +170,7 @@ def answer_batches(
         late = (micro_batch, result) if len(micro_batch.rows) else None
     if late is not None:
         yield late[0], late[1].read()
+    parallel.note_batches(len(mine), len(mine))
 
 
 def answer(forward: Forward, inputs: Mapping[str, Tensor], token_budget: int) -> Tensor:

@@ -30,7 +30,7 @@ from pref_dist.metrics import score_probabilities
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.agreement import check_on_main
 from pref_dist.runtime.log import Speaker
-from pref_dist.runtime.parallel import start_parallel
+from pref_dist.runtime.parallel import WatchBatches, start_parallel
 from pref_dist.submission import read_probabilities
 
 
@@ -40,7 +40,7 @@ class EvaluateOptions:
 
     references: submission files whose probabilities are scored on the same rows, beside the model.
     baselines: also fit the simple baselines on the run's training rows. watch_build: hears of a token cache that
-    has to be built. format: the layout of `data`, None: the run's.
+    has to be built; watch_batches: of how far the evaluation is. format: the layout of `data`, None: the run's.
     """
 
     data: Path | None = None
@@ -49,6 +49,7 @@ class EvaluateOptions:
     baselines: bool = True
     watch_build: BuildWatch | None = None
     format: str | None = None
+    watch_batches: WatchBatches | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def evaluate(run_folder: Path, options: EvaluateOptions, overrides: Sequence[str
     run_dir = RunDir(run_folder)
     check_names(options.references)
     config = read_run_config(run_dir, overrides)
-    parallel = start_parallel(config.parallel, config.run.deterministic)
+    parallel = start_parallel(config.parallel, config.run.deterministic, options.watch_batches)
     run = restore_run(config, run_dir, options.checkpoint, parallel)
     # What will be scored beside the model is opened before the long work, so that it fails at once; by all
     # ranks, since a token cache may have to be built, for which nobody should wait in a collective.

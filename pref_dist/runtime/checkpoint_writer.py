@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from pref_dist.errors import CheckpointError
 from pref_dist.files import describe_file, render_bytes, render_json, sync, write_bytes, write_json
-from pref_dist.optim import trained_parameters
+from pref_dist.models.sizes import measure_module
 from pref_dist.runtime.agreement import agree, on_main
 from pref_dist.runtime.checkpoint import (
     FORMAT_VERSION,
@@ -176,7 +176,7 @@ class CheckpointWriter:
 
 def measure_state(module: nn.Module) -> int:
     """Return the bytes of a model's trained parameters with both moments; before a back-end has shared them out."""
-    return 3 * sum(parameter.numel() * parameter.element_size() for _, parameter in trained_parameters(module))
+    return measure_module(module).checkpoint_bytes
 
 
 def make_folder(folder: Path, needed_bytes: int) -> None:

@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,19 +23,24 @@ from pref_dist.runtime.replicated import ReplicatedEngine
 from pref_dist.runtime.topology import Topology, find_topology, settle_topology
 
 T = TypeVar("T")
+WatchBatches = Callable[[int, int], None]  # hears of (batches evaluated, batches of this rank)
 
 # Where a layer's weights are whole before its forward begins.
 COMPILING: tuple[Backend, ...] = ("single", "ddp", "zero0", "zero1", "zero2", "zero2_offload", "fsdp2")
 
 
 class Parallel:
-    """This process among its ranks. Build it by `start_parallel`, end it by `stop`."""
+    """This process among its ranks. Build it by `start_parallel`, end it by `stop`.
 
-    def __init__(self, topology: Topology, device: torch.device) -> None:
+    watch_batches: is told on rank 0, before each batch of an evaluation and after the last, how far it is.
+    """
+
+    def __init__(self, topology: Topology, device: torch.device, watch_batches: WatchBatches | None = None) -> None:
         self.topology, self.device = topology, device
         self.rank, self.world_size = topology.rank, topology.world_size
         self.backend = topology.backend
         self.whereabouts = Whereabouts()
+        self._watch_batches = watch_batches if self.rank == 0 else None
         self._replicas: list[nn.parallel.DistributedDataParallel] = []
 
     @property
@@ -42,9 +48,20 @@ class Parallel:
         return self.rank == 0
 
     @property
+    def num_local_ranks(self) -> int:
+        """Ranks of this machine, as far as the launcher says; else all of them."""
+        text = os.environ.get("LOCAL_WORLD_SIZE", "")
+        return int(text) if text.isdigit() and int(text) > 0 else self.world_size
+
+    @property
     def fails_alone(self) -> bool:
         """Whether forward and backward of a micro-batch, but for a step's last one, wait for no other rank."""
         return self.backend in ("single", "ddp", "zero0", "zero1")
+
+    def note_batches(self, done: int, total: int) -> None:
+        """Say how many of this rank's batches of an evaluation are done."""
+        if self._watch_batches is not None:
+            self._watch_batches(done, total)
 
     def sum(self, *values: float | Tensor) -> list[float]:
         """Return each value summed over all ranks, in float64, the same bits on every rank.
@@ -176,7 +193,9 @@ def stand_alone(device: str | torch.device | None = None) -> Parallel:
     return Parallel(topology, choose_device(topology) if device is None else torch.device(device))
 
 
-def start_parallel(request: ParallelSection, deterministic: bool = False) -> Parallel:
+def start_parallel(
+    request: ParallelSection, deterministic: bool = False, watch_batches: WatchBatches | None = None
+) -> Parallel:
     """Find the ranks of this launch, check them against the request, and connect them.
 
     Raises ParallelError if the back-end or the number of ranks is not what was asked for.
@@ -191,7 +210,7 @@ def start_parallel(request: ParallelSection, deterministic: bool = False) -> Par
         torch.use_deterministic_algorithms(True)
     if topology.world_size > 1 or topology.backend not in ("single", "ddp"):
         connect(topology, device, request.timeout_seconds)
-    return Parallel(topology, device)
+    return Parallel(topology, device, watch_batches)
 
 
 def check_compile(request: ParallelSection, backend: Backend) -> None:

@@ -3,12 +3,16 @@
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 from pref_dist.runtime.deadline import Deadline
 
+STDERR = 2
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+ON_INTERRUPT = "Ctrl-C: the run is saved after the step that it is at, and ends. Ctrl-C again leaves at once."
+ON_SECOND_INTERRUPT = "Ctrl-C again: leaving at once. The same command goes on from the last checkpoint."
 LAUNCH_DIR_VARIABLE = "PREF_DIST_LAUNCH_DIR"  # set by launch/*.sh: a folder that holds `stop` and `exit_codes/`
 
 
@@ -16,11 +20,12 @@ class StopRequest:
     """Whether this process was asked to stop, and by what.
 
     Use as a context manager around the work; the former signal handlers come back afterwards. `within` is a
-    request that lasts longer, over several runs: it keeps the signals, and stopping it stops what is in it.
+    request that lasts longer, over several runs: it keeps the signals, and stopping it stops what is in it. is_main:
+    whether this process is the one that tells a person what Ctrl-C does.
     """
 
-    def __init__(self, stop_files: tuple[Path, ...], within: "StopRequest | None" = None) -> None:
-        self._stop_files, self._within = stop_files, within
+    def __init__(self, stop_files: tuple[Path, ...], within: "StopRequest | None" = None, is_main: bool = True) -> None:
+        self._stop_files, self._within, self._is_main = stop_files, within, is_main
         self._reason = ""
         self._interrupted = False
         self._deadline: Deadline | None = None
@@ -39,9 +44,18 @@ class StopRequest:
         # Ctrl-C once saves and leaves; twice leaves at once.
         if number == signal.SIGINT:
             if self._interrupted:
+                self._tell(ON_SECOND_INTERRUPT)
                 raise KeyboardInterrupt
             self._interrupted = True
+            self._tell(ON_INTERRUPT)
         self._reason = f"signal {signal.Signals(number).name}"
+
+    def _tell(self, text: str) -> None:
+        """Say it at once. Not through sys.stderr, which the signal may have interrupted in the middle of a line."""
+        if self._is_main:
+            erase = "\r\x1b[K" if os.isatty(STDERR) else ""  # of a bar, and the terminal's ^C
+            with suppress(OSError):
+                os.write(STDERR, f"{erase}{text}\n".encode())
 
     def heed(self, deadline: Deadline) -> None:
         """Stop before that, too."""

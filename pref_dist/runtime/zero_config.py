@@ -8,11 +8,13 @@ a second truth.
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pref_dist.config.schema import Backend
 from pref_dist.errors import ConfigError
-from pref_dist.runtime.engine import EngineSettings
+
+if TYPE_CHECKING:
+    from pref_dist.runtime.engine import EngineSettings
 
 # back-end: (ZeRO stage, optimiser (at stage 3 also weights) on the host)
 BACKENDS: dict[Backend, tuple[int, bool]] = {
@@ -81,7 +83,9 @@ def read_zero_file(path: Path) -> dict[str, Any]:
     return section
 
 
-def compose_deepspeed_config(zero_section: dict[str, Any], settings: EngineSettings, world_size: int) -> dict[str, Any]:
+def compose_deepspeed_config(
+    zero_section: dict[str, Any], settings: "EngineSettings", world_size: int
+) -> dict[str, Any]:
     """Return the whole DeepSpeed config: the user's ZeRO section and the run config's settings.
 
     Batch sizes are 1 because the batch plan is ours: the engine is told by hand where a step ends.
@@ -103,7 +107,7 @@ def compose_deepspeed_config(zero_section: dict[str, Any], settings: EngineSetti
     }
 
 
-def _precision_section(settings: EngineSettings, is_shared: bool) -> dict[str, Any]:
+def _precision_section(settings: "EngineSettings", is_shared: bool) -> dict[str, Any]:
     if settings.precision == "bf16" or (settings.precision == "fp16" and not is_shared):
         dtype = "bfloat16" if settings.precision == "bf16" else "float16"
         # The empty list keeps gradients and gathered weights in fp32 on the wire, as DDP does.

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from pref_dist.config.schema import EvaluateSection, RunConfig
 from pref_dist.data.cache_build import BuildWatch
@@ -20,7 +19,6 @@ from pref_dist.data.table import TokenTable
 from pref_dist.evaluate.infer import InferenceTask, build_task
 from pref_dist.models.build import (
     BuiltModel,
-    count_parameters,
     describe_parameters,
 )
 from pref_dist.models.compiling import compile_layers
@@ -29,17 +27,18 @@ from pref_dist.models.model_config import check_positions
 from pref_dist.models.recompute import recompute_activations
 from pref_dist.models.row_embedding import check_row_updates
 from pref_dist.models.source import digest_base
-from pref_dist.optim import OptimizerSettings, build_parameter_groups, trained_parameters
+from pref_dist.optim import OptimizerSettings, build_parameter_groups
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.checkpoint import Checkpoint
 from pref_dist.runtime.checkpoint_writer import CheckpointWriter, measure_state
 from pref_dist.runtime.engine import Engine, EngineSettings
 from pref_dist.runtime.log import MetricsLog, Speaker
-from pref_dist.runtime.parallel import Parallel
+from pref_dist.runtime.memory_estimate import StateBytes
+from pref_dist.runtime.parallel import Parallel, WatchBatches
 from pref_dist.train.distill import Teacher, find_teacher
-from pref_dist.train.evaluations import warn_of_few_evaluations
 from pref_dist.train.resume import Identity, Progress, identify, restore
 from pref_dist.train.stages import build_start, find_start_folder
+from pref_dist.train.start_lines import describe_start, foresee_state
 
 DEBUG_ROWS = 64
 
@@ -51,6 +50,8 @@ class TrainOptions:
     fresh: delete what an earlier run left. accept_changes: go on although settings or rows changed.
     limit: only the first so many rows of each side. debug: see train/debug.py.
     lines_to_stderr: what people read goes there, so that standard output holds the result alone.
+    show_step: hears on rank 0 of each step, its line of metrics.jsonl with num_steps of the run; show_scores of each
+    evaluation; watch_build of a token cache that has to be built; watch_batches of how far an evaluation is.
     """
 
     fresh: bool = False
@@ -60,7 +61,9 @@ class TrainOptions:
     overfit_one_step: bool = False
     lines_to_stderr: bool = False
     show_step: Callable[[dict[str, Any]], None] = lambda record: None
+    show_scores: Callable[[dict[str, Any]], None] = lambda record: None
     watch_build: BuildWatch | None = None
+    watch_batches: WatchBatches | None = None
 
     @property
     def is_anew(self) -> bool:
@@ -79,7 +82,7 @@ class TrainOptions:
 
 @dataclass
 class Assembled:
-    """Everything the loop works with."""
+    """Everything the loop works with. state_bytes: what model and optimiser take of this rank's memory."""
 
     config: RunConfig
     run_dir: RunDir
@@ -93,6 +96,7 @@ class Assembled:
     metrics_log: MetricsLog
     progress: Progress
     writer: CheckpointWriter
+    state_bytes: StateBytes
 
     @property
     def prepared(self) -> Prepared:
@@ -188,12 +192,14 @@ def assemble(
         run_dir.checkpoints, parallel, measure_state(built.module), config.train.async_save,
         config.parallel.timeout_seconds,
     )  # fmt: skip
+    # Before the engine shares the model out among the ranks.
+    speaker.say(describe_start(config, rows, built, validation, parallel))
+    state_bytes = foresee_state(parallel, built.module, config)
     engine = build_engine(config, built, parallel)
-    speaker.say(describe_run(config, rows, built, validation, parallel))
     progress = restore(checkpoint, run_dir, engine)
     return Assembled(
         config, run_dir, parallel, speaker, options, rows, built, engine, validation,
-        MetricsLog(run_dir.metrics_log, parallel.is_main), progress, writer,
+        MetricsLog(run_dir.metrics_log, parallel.is_main), progress, writer, state_bytes,
     )  # fmt: skip
 
 
@@ -248,42 +254,3 @@ def build_engine(config: RunConfig, built: BuiltModel, parallel: Parallel) -> En
     if config.parallel.compile:
         compile_layers(built.module)
     return parallel.build_engine(built.module, groups, settings, config.parallel.timeout_seconds)
-
-
-def describe_run(
-    config: RunConfig, planned: PlannedRows, built: BuiltModel, validation: InferenceTask, parallel: Parallel
-) -> str:
-    """Return the lines that say, before the first step, what will happen."""
-    prepared, plan = planned.prepared, planned.plan
-    taught = planned.teacher.warnings if planned.teacher is not None else []
-    warnings = [*prepared.warnings, *taught, *warn_of_few_evaluations(config, plan)]
-    tokens = int(plan.lengths.sum() if plan.num_tokens is None else plan.num_tokens.sum())
-    set_aside = len(prepared.set_aside)
-    return "\n".join(
-        (
-            f"rows       {len(plan.rows):,} to train, {len(validation.rows):,} to evaluate, {set_aside:,} set aside",
-            f"steps      {plan.num_steps:,} of {plan.rows_per_step} rows "
-            f"({plan.steps_per_epoch:,} an epoch, {tokens:,} tokens an epoch)",
-            f"batches    of at most {plan.token_budget:,} tokens, in evaluation {validation.token_budget:,}",
-            f"model      {config.model.name}, {describe_size(built.module)}, {config.train.precision}, "
-            f"{describe_attention(built.attention)}",
-            *(f"start      {note}" for note in built.notes),
-            f"ranks      {parallel.world_size} x {parallel.device.type}, {parallel.backend}",
-            f"run        {config.run.dir}",
-            *(f"WARNING    {warning}" for warning in warnings),
-        )
-    )
-
-
-def describe_attention(attention: str) -> str:
-    """Return in words what `settle_attention` has decided."""
-    return {"packed": "rows packed without padding", "fast": "rows padded, fast attention"}.get(
-        attention, "rows padded"
-    )
-
-
-def describe_size(module: nn.Module) -> str:
-    """Return how many parameters there are, and how many of them are trained where not all are."""
-    total, trained = count_parameters(module), sum(value.numel() for _, value in trained_parameters(module))
-    size = f"{total / 1e6:.1f}M parameters"
-    return size if trained == total else f"{size} ({trained / 1e6:.2f}M trained)"

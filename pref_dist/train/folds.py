@@ -58,11 +58,11 @@ def train_folds(config: RunConfig, options: TrainOptions | None = None, only: in
     folds = check_request(config, options, only)
     checked = prepare_for_debugging(config, options)
     root = RunDir(Path(config.run.dir))
-    parallel = start_parallel(checked.parallel, checked.run.deterministic)
+    parallel = start_parallel(checked.parallel, checked.run.deterministic, options.watch_batches)
     check_trackers(config.run.trackers, parallel)
     # A job of one fold leaves alone what is meant for the jobs of all.
     files = stop_files(root.stop_file, parallel.is_main and only is None)
-    with StopRequest(files) as stop:
+    with StopRequest(files, is_main=parallel.is_main) as stop:
         plan = plan_folds(config, options.num_rows, options.watch_build)
         on_main(parallel, "The folder of the folds", lambda: begin(root, plan, folds, options, only is None))
         runs, reason = train_each(parallel, config, options, folds, stop)

@@ -99,7 +99,7 @@ def record_step(run: Assembled, planned: PlannedStep, loss: float, outcome: Step
         record["skipped"] = True
     run.metrics_log.append(record)
     if run.parallel.is_main:
-        run.options.show_step(record)
+        run.options.show_step(record | {"num_steps": run.plan.num_steps})
 
 
 def evaluation_is_due(run: Assembled) -> bool:
@@ -122,6 +122,8 @@ def evaluate(run: Assembled) -> Answers | None:
     seconds = watch.seconds()
     speed = {"micro_batches": answers.num_batches, "seconds": seconds, "rows_per_second": len(answers) / seconds}
     run.metrics_log.append(scores | speed)
+    if run.parallel.is_main:
+        run.options.show_scores(scores)
     run.speaker.say(
         f"step {scores['step']}: valid log loss {scores['log_loss']:.4f}, accuracy {scores['accuracy']:.3f}"
     )

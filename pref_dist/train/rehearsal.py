@@ -3,9 +3,11 @@
 from pref_dist.data.batches import Batch, build_batch
 from pref_dist.data.plan import Lengths, MicroBatch, Plan
 from pref_dist.errors import OutOfMemoryError
+from pref_dist.files import render_bytes
 from pref_dist.losses import cross_entropy, share_of_step
 from pref_dist.runtime.agreement import on_main
 from pref_dist.runtime.memory import first_line, is_out_of_memory, release
+from pref_dist.runtime.memory_meter import free_bytes, measure_growth
 from pref_dist.train.assemble import Assembled
 from pref_dist.train.memory import (
     REMEDY,
@@ -26,8 +28,12 @@ def rehearse(run: Assembled) -> None:
     leaves the smaller budget to the next start. Raises OutOfMemoryError, also where no smaller budget is left.
     """
     while True:
-        failures = [text for text in run.parallel.gather(try_largest(run)) if text]
+        free = free_bytes(run.parallel.device, run.parallel.num_local_ranks)
+        outcomes = run.parallel.gather(try_largest(run))
+        failures = [failure for failure, _ in outcomes if failure]
         if not failures:
+            left = run.parallel.gather(free - outcomes[run.parallel.rank][1])
+            run.speaker.say(describe_peak(run, max(growth for _, growth in outcomes), min(left)))
             return
         release()
         budget, smaller = run.plan.token_budget, halve(run, "train.token_budget")
@@ -43,19 +49,34 @@ def rehearse(run: Assembled) -> None:
         run.speaker.say(f"WARNING: {what} Trying {smaller:,}.{masks_differ(run.config)}")
 
 
-def try_largest(run: Assembled) -> str:
-    """Return why this rank cannot run the largest micro-batch, or an empty string."""
+def describe_peak(run: Assembled, growth: int, left: int) -> str:
+    """Return the line about the rank that needs most. growth: bytes of a first backward, which makes the gradients."""
+    state = run.state_bytes
+    peak = state.total - state.gradients + max(growth, state.gradients)
+    return (
+        f"memory     about {render_bytes(peak)} a rank at the peak, {render_bytes(state.total)} of it for model and "
+        f"optimiser; {render_bytes(max(0, left))} are left then"
+    )
+
+
+def try_largest(run: Assembled) -> tuple[str, int]:
+    """Return why this rank cannot run the largest micro-batch, or an empty string; and the bytes that it takes."""
     run.parallel.whereabouts.at("the rehearsal of the largest micro-batch")
     micro_batch = find_largest(run.plan, run.layout.padded_lengths(run.train_table), run.progress.step)
     try:
-        run_without_trace(run, build_batch(run.train_table, micro_batch, run.layout).to(run.parallel.device))
+        growth = measure_growth(run.parallel.device, lambda: run_batch(run, micro_batch))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         if not run.parallel.fails_alone:
             raise shrink(run, "train.token_budget", error) from error
-        return f"rank {run.parallel.rank}: {first_line(error)}"
-    return ""
+        return f"rank {run.parallel.rank}: {first_line(error)}", 0
+    return "", growth
+
+
+def run_batch(run: Assembled, micro_batch: MicroBatch) -> None:
+    """Run a micro-batch forward and backward with weight 0."""
+    run_without_trace(run, build_batch(run.train_table, micro_batch, run.layout).to(run.parallel.device))
 
 
 def run_without_trace(run: Assembled, batch: Batch) -> None:

@@ -68,7 +68,7 @@ def train(config: RunConfig, options: TrainOptions | None = None) -> TrainResult
     options = options or TrainOptions()
     config = prepare_for_debugging(config, options)
     RunDir(Path(config.run.dir)).check_holds_no_folds()
-    parallel = start_parallel(config.parallel, config.run.deterministic)
+    parallel = start_parallel(config.parallel, config.run.deterministic, options.watch_batches)
     check_trackers(config.run.trackers, parallel)
     result = train_among(parallel, config, options)
     parallel.stop()
@@ -89,7 +89,7 @@ def train_among(
     run_dir = RunDir(Path(config.run.dir))
     speaker = Speaker(parallel.is_main, sys.stderr if options.lines_to_stderr else sys.stdout)
     with (
-        StopRequest(stop_files(run_dir.stop_file, parallel.is_main), within) as stop,
+        StopRequest(stop_files(run_dir.stop_file, parallel.is_main), within, parallel.is_main) as stop,
         only_one_run(run_dir, parallel),
         Heart(
             run_dir, parallel.rank, parallel.world_size, parallel.whereabouts, config.parallel.timeout_seconds

@@ -19,6 +19,10 @@ LAUNCH = REPO_ROOT / "launch"
 # Enough steps that a signal after the third one comes in mid-run.
 LONG = {"max_steps": 40, "epochs": 2, "save_every_steps": 5}
 STOPPED = 75
+OUR_LINES = (
+    "cache ", "rows ", "steps ", "batches ", "model ", "ranks ", "run ", "memory ", "step ", "Going on from step ",
+    "finished at step ", "best valid log loss ", "run folder: ",
+)  # fmt: skip
 
 
 def state_of(run_dir: Path) -> str:
@@ -37,6 +41,11 @@ def end_all(launched: list[Launched]) -> list[int]:
 def check_finishes(launched: Launched, run_dir: Path) -> None:
     assert launched.end() == 0, launched.text()
     assert state_of(run_dir) == "finished"
+
+
+def check_says_nothing_else(launched: Launched) -> None:
+    """No line of a library, on either stream: what nobody needs to read hides what somebody must."""
+    assert not [line for line in launched.text().splitlines() if not line.startswith(OUR_LINES)]
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +69,7 @@ def test_node_sh_trains_on_two_ranks_that_share_the_model(launch, write_run, sin
     launched = launch("node.sh", backend, 2, "train", run_yaml)
     check_finishes(launched, run_dir)
     assert f"2 x cpu, {backend}" in launched.text()
+    check_says_nothing_else(launched)
     assert largest_loss_difference(read_losses(run_dir), single_losses) < 1e-5
 
 
@@ -76,6 +86,7 @@ def test_a_signal_to_the_launcher_saves_the_run_and_the_same_command_finishes_it
     again = launch(*script, "train", run_yaml)
     check_finishes(again, run_dir)
     assert "Going on from" in again.text()
+    check_says_nothing_else(again)
     assert len(read_losses(run_dir)) == LONG["max_steps"]
 
 

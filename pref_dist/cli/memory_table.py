@@ -1,0 +1,56 @@
+"""How `train --dry-run` shows what a run takes of each rank's memory."""
+
+from typing import TYPE_CHECKING
+
+from pref_dist.files import render_bytes
+
+if TYPE_CHECKING:
+    from pref_dist.train.dry_run import DryRun
+    from pref_dist.train.measuring import RankMemory
+
+WIDTH = 26
+
+
+def render_memory(found: "DryRun") -> str:
+    """Return the estimate of a rank, line by line, then all ranks beside what was measured, then what would fit."""
+    first = found.ranks[0]
+    state = first.state
+    lines = [
+        ("parameters", state.parameters),
+        ("gradients", state.gradients),
+        ("optimiser", state.optimizer),
+        ("gathered weights", state.gathered),
+        ("on the host (offload)", state.on_host),
+        (f"{first.num_rows:,} rows, {first.num_tokens:,} tokens", first.activations),
+    ]
+    title = f"memory of a rank ({found.backend}, {found.world_size} x {found.device})"
+    return "\n".join(
+        (
+            f"\n{title}",
+            *(f"  {name:<{WIDTH}} {render_bytes(count):>10}" for name, count in lines if count),
+            "",
+            f"{'rank':<5} {'model and optimiser':>28}  {'largest micro-batch':>28}  {'free for it':>11}",
+            f"{'':<5} {'estimated':>14} {'measured':>13}  {'estimated':>14} {'measured':>13}",
+            *(render_rank(number, rank) for number, rank in enumerate(found.ranks)),
+            "",
+            render_budget(found),
+        )
+    )
+
+
+def render_rank(number: int, rank: "RankMemory") -> str:
+    measured = "not tried" if rank.activations_measured is None else render_bytes(rank.activations_measured)
+    return (
+        f"{number:<5} {render_bytes(rank.state.total):>14} {render_bytes(rank.state_measured):>13}  "
+        f"{render_bytes(rank.activations):>14} {measured:>13}  {render_bytes(rank.free):>11}"
+        + (f"  {rank.failure}" if rank.failure else "")
+    )
+
+
+def render_budget(found: "DryRun") -> str:
+    asked = f"train.token_budget={found.token_budget:,}"
+    if found.largest_budget is None:
+        largest = "the batches are too small to tell which one would be too large"
+    else:
+        largest = f"the largest that fits is about {found.largest_budget:,}"
+    return f"{asked} {'fits' if found.fits else 'does not fit'}; {largest}"
