@@ -8,6 +8,12 @@ import click
 
 from pref_dist.cli.options import as_json
 
+MEANINGS = {
+    "the true probabilities, which nothing can beat": "bayes",
+    "what they are expected to have over other labels": "expected_bayes",
+    "the class shares of train.csv, without reading": "prior",
+}
+
 
 @click.command()
 @click.argument("out_dir", type=click.Path(path_type=Path, file_okay=False))
@@ -30,6 +36,7 @@ def sample(out_dir: Path, num_train: int, num_test: int, seed: int, as_json: boo
         click.echo(json.dumps(asdict(summary), default=str))
         return
     click.echo(f"wrote {num_train:,} training and {num_test:,} test rows to {out_dir}")
-    for key, value in asdict(summary).items():
-        if isinstance(value, float):
-            click.echo(f"  {key:<28} {value:.4f}")
+    click.echo(f"{'log loss, nats a row':<51} train   test")
+    for what, name in MEANINGS.items():
+        train, test = (getattr(summary, f"{part}_{name}_log_loss") for part in ("train", "test"))
+        click.echo(f"  {what:<48} {train:.4f} {test:.4f}")
