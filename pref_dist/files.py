@@ -4,12 +4,25 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from pref_dist.errors import CheckpointError
 
+StrPath = str | os.PathLike[str]
+
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room, a quota, a limit on the size of a file
+
+
+def as_paths(places: StrPath | Iterable[StrPath]) -> list[Path]:
+    """Return one place or several as a list of paths; a text is one place, not its letters."""
+    return [Path(places)] if isinstance(places, (str, os.PathLike)) else [Path(place) for place in places]
+
+
+def as_path(place: StrPath | None) -> Path | None:
+    """Return a place as a path; None stays None."""
+    return None if place is None else Path(place)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -3,6 +3,7 @@
 import difflib
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
@@ -67,10 +68,18 @@ for verb in (sample, inspect, prepare, cache, train, evaluate, predict, blend, r
 
 def main() -> NoReturn:
     """Run the program; the exit code says how it ended (errors.py lists them)."""
+    run_as_rank(lambda: program.main(standalone_mode=False))
+
+
+def run_as_rank(work: Callable[[], int | None]) -> NoReturn:
+    """Do the work and end the process as every rank of a launch must, whatever happens: see `leave`.
+
+    work: what a script of your own does; it may return the code that launch/*.sh are to end with, such as 75 for a
+    stopped training, with which the process itself ends by 0. Errors are shown and become their exit codes.
+    """
     told = 0
     try:
-        # A verb may return the code that its launcher is to end with; the process itself ends with 0 then.
-        told = program.main(standalone_mode=False) or 0
+        told = work() or 0
         code = 0
     except click.exceptions.Exit as end:
         code = end.exit_code

@@ -1,6 +1,7 @@
 """From a YAML file and `--set` overrides to a checked run config, and back."""
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,20 +12,26 @@ from pydantic import BaseModel, ValidationError
 
 from pref_dist.config.schema import CHANGEABLE, RunConfig, SourceSection
 from pref_dist.errors import ConfigError
+from pref_dist.files import StrPath
 from pref_dist.findings import Kind
 
 # Settings that have keys of their own.
 DEEPER = (["data", "checks"], ["data", "sources"], ["model", "lora"], ["train", "distill"])
 
 
-def load_config(path: Path | None, overrides: Iterable[str] = ()) -> RunConfig:
-    """Read a run config; `overrides` are `section.key=value` strings whose value is YAML.
+def load_config(path: StrPath | None = None, overrides: Iterable[str] | Mapping[str, Any] = ()) -> RunConfig:
+    """Read a run config; None: the defaults alone.
 
+    overrides: `section.key=value` texts whose value is YAML, as `--set` takes them, or {"section.key": value}.
     Raises ConfigError naming every wrong key or value, and the nearest right key.
     """
-    values = read_config_file(path) if path is not None else {}
-    for override in overrides:
-        apply_override(values, override)
+    values = read_config_file(Path(path)) if path is not None else {}
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            put_value(values, key, os.fspath(value) if isinstance(value, os.PathLike) else value, said=key)
+    else:
+        for override in [overrides] if isinstance(overrides, str) else overrides:
+            apply_override(values, override)
     return build_config(values, where=str(path) if path is not None else "the defaults")
 
 
@@ -77,20 +84,27 @@ StrictLoader.add_implicit_resolver(
 def apply_override(values: dict[str, Any], override: str) -> None:
     """Put one `section.key=value` (or `data.checks.kind=policy`) into `values`. Raises ConfigError if it is not so."""
     path, separator, text = override.partition("=")
-    names = path.strip().split(".")
-    if not separator or len(names) < 2 or not all(names):
+    if not separator:
         raise ConfigError(f"--set takes section.key=value, for example train.epochs=2, not '{override}'.")
     try:
         value = yaml.load(text, Loader=StrictLoader)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from error
+    put_value(values, path, value, said=override)
+
+
+def put_value(values: dict[str, Any], path: str, value: Any, said: str) -> None:
+    """Put a value under `section.key` into `values`. Raises ConfigError, quoting what was said."""
+    names = path.strip().split(".")
+    if len(names) < 2 or not all(names):
+        raise ConfigError(f"--set takes section.key=value, for example train.epochs=2, not '{said}'.")
     section: Any = values
     for depth, name in enumerate(names[:-1], start=1):
         if section.get(name) is None:  # an optional section may stand there as null
             section[name] = {}
         section = section[name]
         if not isinstance(section, dict):
-            raise ConfigError(f"--set {override}: '{'.'.join(names[:depth])}' is not a section in the run config.")
+            raise ConfigError(f"--set {said}: '{'.'.join(names[:depth])}' is not a section in the run config.")
     section[names[-1]] = value
 
 

@@ -26,6 +26,7 @@ from pref_dist.evaluate.logits_file import RowLogits, logits_of_table, note_orde
 from pref_dist.evaluate.parts_lock import only_one_job
 from pref_dist.evaluate.restore import RestoredRun, read_run_config, restore_run
 from pref_dist.evaluate.texts import iterate_texts
+from pref_dist.files import StrPath, as_path, as_paths
 from pref_dist.metrics import score_probabilities
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.agreement import check_on_main
@@ -40,7 +41,7 @@ class EvaluateOptions:
 
     references: submission files whose probabilities are scored on the same rows, beside the model.
     baselines: also fit the simple baselines on the run's training rows. watch_build: hears of a token cache that
-    has to be built. format: the layout of `data`, None: the run's.
+    has to be built. format: the layout of `data`, None: the run's. Paths may also be given as texts.
     """
 
     data: Path | None = None
@@ -49,6 +50,10 @@ class EvaluateOptions:
     baselines: bool = True
     watch_build: BuildWatch | None = None
     format: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", as_path(self.data))
+        object.__setattr__(self, "references", tuple(as_paths(self.references)))
 
 
 @dataclass(frozen=True)
@@ -64,13 +69,18 @@ class EvaluateResult:
     is_main: bool
 
 
-def evaluate(run_folder: Path, options: EvaluateOptions, overrides: Sequence[str] = ()) -> EvaluateResult:
+def evaluate(
+    run_folder: StrPath, options: EvaluateOptions | None = None, overrides: Sequence[str] = ()
+) -> EvaluateResult:
     """Score a run, write what is known of the rows and per-row logits, return the metrics; every rank calls it.
 
-    Killed, the same call goes on where it was, on any number of ranks. Raises DataError if the file has no labels, or
-    a reference does not hold every row.
+    Log losses are in nats a row. overrides: as `--set`, of the settings that a trained run may still change. Killed,
+    the same call goes on where it was, on any number of ranks; under a launcher end as `train` says. Raises DataError
+    if the file has no labels, or a reference does not hold every row; CheckpointError if the run has not finished and
+    no checkpoint is named.
     """
-    run_dir = RunDir(run_folder)
+    options = options or EvaluateOptions()
+    run_dir = RunDir(Path(run_folder))
     check_names(options.references)
     config = read_run_config(run_dir, overrides)
     parallel = start_parallel(config.parallel, config.run.deterministic)

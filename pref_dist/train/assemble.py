@@ -50,7 +50,8 @@ class TrainOptions:
 
     fresh: delete what an earlier run left. accept_changes: go on although settings or rows changed.
     limit: only the first so many rows of each side. debug: see train/debug.py.
-    lines_to_stderr: what people read goes there, so that standard output holds the result alone.
+    lines_to_stderr: what people read goes there, so that standard output holds the result alone. show_step: hears of
+    every step on rank 0, as it stands in metrics.jsonl. watch_build: hears of a token cache that has to be built.
     """
 
     fresh: bool = False

@@ -46,7 +46,8 @@ from pref_dist.train.stopping import has_ended, why_ended_early
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended. metrics is the content of metrics.json, empty for a stopped run.
+    """How a run ended. metrics is the content of metrics.json (log_loss in nats a row, accuracy, num_rows, step and
+    more), empty for a stopped run. reason: why it stopped, or ended early.
 
     is_main: whether this rank is the one to print it.
     """
@@ -62,8 +63,19 @@ class TrainResult:
 def train(config: RunConfig, options: TrainOptions | None = None) -> TrainResult:
     """Train, or go on training, the run that `config` describes; every rank calls it.
 
-    Raises PrefDistError. Then no further collective is tried, failures/rank_N.json says why, and the
-    caller must leave the process, because other ranks may be waiting in one.
+    One process, such as a notebook, needs nothing else: the call may be made again, for this run or another. SIGTERM,
+    SIGUSR1, Ctrl-C (a notebook's stop button) or a file `stop` in the run folder save at the next step, and the result
+    says "stopped"; the same call goes on. Signals are heard in the main thread alone, where it must be called.
+
+    Raises PrefDistError. Then no further collective is tried, failures/rank_N.json says why, and the caller must
+    leave the process, because other ranks may be waiting in one. So a script of your own under a launcher
+    (accelerate, torchrun) does its work in a function and ends as the program does, which neither waits for other
+    ranks nor lets the libraries' teardown do so:
+
+        def work():
+            return 75 if pref_dist.train_run(config).state == "stopped" else 0
+
+        pref_dist.run_as_rank(work)
     """
     options = options or TrainOptions()
     config = prepare_for_debugging(config, options)
