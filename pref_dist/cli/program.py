@@ -24,7 +24,7 @@ from pref_dist.cli.sample import sample
 from pref_dist.cli.slurm import slurm
 from pref_dist.cli.train import train
 from pref_dist.errors import CheckpointError, PrefDistError
-from pref_dist.files import DISK_FULL
+from pref_dist.files import DISK_FULL, without_controls
 
 
 class Program(click.Group):
@@ -106,7 +106,7 @@ def run_as_rank(work: Callable[[], int | None]) -> NoReturn:
 def say_error(text: str) -> None:
     """Say it, if it can be said: on a full disk the log may be full, too, and the exit code must still come through."""
     with suppress(OSError):
-        click.echo(f"{rank_prefix()}{text}", err=True)
+        click.echo(f"{rank_prefix()}{without_controls(text)}", err=True)
 
 
 def rank_prefix() -> str:

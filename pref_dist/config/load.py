@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -68,6 +69,8 @@ class StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key_node.start_mark)
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.MarkedYAMLError(problem=f"key '{key}' stands twice", problem_mark=key_node.start_mark)
@@ -116,6 +119,14 @@ def explain_validation(error: ValidationError, where: str) -> str:
     return f"{count} wrong setting{'s' if count > 1 else ''} in {where}:\n" + "\n".join(dict.fromkeys(lines))
 
 
+def render_found(value: Any) -> str:
+    """Return a wrong value for a message, shortened: aliases can make of some lines of YAML what would fill memory."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 4, 400, 400
+    short.maxdict = short.maxlist = short.maxtuple = 20
+    return short.repr(value)
+
+
 def explain_problem(problem: Mapping[str, Any]) -> str:
     names = [str(name) for name in problem["loc"]]
     is_source = names[:2] == ["data", "sources"] and len(names) > 3
@@ -136,9 +147,8 @@ def explain_problem(problem: Mapping[str, Any]) -> str:
     # The names of union members ("int", "literal['auto']") are pydantic's, not the user's.
     path = ".".join(names[: 3 if names[:2] in DEEPER else 2])
     message = problem["msg"].removeprefix("Value error, ")
-    return (
-        f"  {path}: {message} (found: {problem['input']!r})" if problem["type"] != "missing" else f"  {path}: {message}"
-    )
+    found = "" if problem["type"] == "missing" else f" (found: {render_found(problem['input'])})"
+    return f"  {path}: {message}{found}"
 
 
 def known_keys(names: list[str]) -> list[str]:

@@ -26,7 +26,7 @@ from pref_dist.evaluate.logits_file import RowLogits, logits_of_table, note_orde
 from pref_dist.evaluate.parts_lock import only_one_job
 from pref_dist.evaluate.restore import RestoredRun, read_run_config, restore_run
 from pref_dist.evaluate.texts import iterate_texts
-from pref_dist.files import StrPath, as_path, as_paths
+from pref_dist.files import StrPath, as_path, as_paths, copy_file
 from pref_dist.metrics import score_probabilities
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.agreement import check_on_main
@@ -129,11 +129,14 @@ def measure(answers: Answers) -> dict[str, float]:
 
 
 def stem_of(path: Path) -> str:
-    """Return a name for a folder or a table: the file's, without what says its kind; a pattern's stars become _."""
+    """Return a name for a folder or a table: the file's, without what says its kind; a pattern's stars become _.
+
+    It begins with no dot: `..` would be another folder, and what is hidden is not found.
+    """
     name = path.name
     for suffix in (*COMPRESSIONS, *KINDS):
         name = name.removesuffix(suffix)
-    return re.sub(r"[^\w.-]+", "_", name) or "data"
+    return re.sub(r"[^\w.-]+", "_", name).lstrip(".") or "data"
 
 
 def check_names(references: Sequence[Path]) -> None:
@@ -226,4 +229,4 @@ def write_evaluation(
         return
     if set_aside:
         write_json_lines(folder / run.run_dir.rows_set_aside.name, set_aside)
-    shutil.copyfile(folder / run.run_dir.metrics.name, run.run_dir.metrics)
+    copy_file(folder / run.run_dir.metrics.name, run.run_dir.metrics)

@@ -1,6 +1,5 @@
 """The verb `train`: one run from its config to its metrics, resumed by starting it again."""
 
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,7 +14,7 @@ from pref_dist.config.schema import RunConfig
 from pref_dist.data.prepare import write_audit
 from pref_dist.errors import ConfigError
 from pref_dist.evaluate.worst_rows import WORST_ROWS
-from pref_dist.files import read_json, remove_unfinished, write_json
+from pref_dist.files import copy_file, read_json, remove_folder, remove_unfinished, write_json
 from pref_dist.models.recipe import RECIPE
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.agreement import on_main
@@ -147,7 +146,7 @@ def begin(run: Assembled) -> None:
         remove_run(run.run_dir)
     remove_unfinished(run.run_dir.root)
     for left_over in (run.run_dir.failures, run.run_dir.heartbeats):
-        shutil.rmtree(left_over, ignore_errors=True)
+        remove_folder(left_over)
     if not has_ended(run):
         run.writer.check_room()
     write_config(run.config, run.run_dir)
@@ -169,7 +168,7 @@ def keep_model_files(folder: Path, run_dir: RunDir) -> None:
     for pattern in ("*.json", "*.txt", "*.model", "*.jinja"):
         for source in folder.glob(pattern):
             if not source.name.endswith(".index.json") and source.name != RECIPE:
-                shutil.copyfile(source, run_dir.model_files / source.name)
+                copy_file(source, run_dir.model_files / source.name)
 
 
 def carry_out(run: Assembled, stop: StopRequest, options: TrainOptions, heart: Heart) -> TrainResult:

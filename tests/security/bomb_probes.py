@@ -1,0 +1,72 @@
+"""A small file that unpacks to very much is refused before it fills memory or disk."""
+
+import gzip
+import json
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+
+import pref_dist
+from tests.security.place import Place, refusal
+
+BLOCK = b"x" * 2**20
+NUM_BLOCKS = 700  # MiB
+
+
+def write_gz(path: Path, before: bytes, after: bytes = b"") -> Path:
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(before)
+        for _ in range(NUM_BLOCKS):
+            file.write(BLOCK)
+        file.write(after)
+    return path
+
+
+def assert_bounded(work: Callable[[], object], most_bytes: int) -> None:
+    tracemalloc.start()
+    try:
+        said = refusal(work)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < most_bytes, f"{peak:,} bytes"
+    assert "unpacks" in said or "longer than" in said, said
+
+
+def a_packed_table_of_one_cell(place: Place) -> None:
+    path = write_gz(place.folder / "rows.csv.gz", b"id,prompt,response_a,response_b\n1,a,b,", b"\n")
+    assert_bounded(lambda: pref_dist.inspect_data(path), 900 * 2**20)
+
+
+def a_packed_line_of_json(place: Place) -> None:
+    path = write_gz(place.folder / "rows.jsonl.gz", b'{"prompt": "', b'"}\n')
+    assert_bounded(lambda: pref_dist.inspect_data(path), 900 * 2**20)
+
+
+def a_packed_list_of_json(place: Place) -> None:
+    path = write_gz(place.folder / "rows.json.gz", b'[{"prompt": "', b'"}]')
+    assert_bounded(lambda: pref_dist.inspect_data(path), 900 * 2**20)
+
+
+def a_packed_file_of_zstandard(place: Place) -> None:
+    path = place.folder / "rows.jsonl.zst"
+    with pa.CompressedOutputStream(str(path), "zstd") as file:
+        file.write(b'{"prompt": "')
+        for _ in range(NUM_BLOCKS):
+            file.write(BLOCK)
+    assert_bounded(lambda: pref_dist.inspect_data(path), 900 * 2**20)
+
+
+def a_packed_table_that_would_fill_the_disk(place: Place) -> None:
+    path = write_gz(place.folder / "rows.parquet.gz", b"PAR1")
+    assert_bounded(lambda: pref_dist.inspect_data(path), 900 * 2**20)
+
+
+def json_that_is_nested_very_deep(place: Place) -> None:
+    path = place.folder / "rows.jsonl"
+    path.write_text(
+        json.dumps({"id": 1, "prompt": "[" * 100_000 + "]" * 100_000, "response_a": "a", "response_b": "b"})
+    )
+    refusal(lambda: pref_dist.inspect_data(path))
