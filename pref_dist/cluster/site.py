@@ -47,7 +47,7 @@ def check_line(value: str) -> str:
     if SECRET.search(value):
         raise ValueError(
             "a line of the setup that holds a token or password would stand in files of each run folder. Put it into a "
-            "file that only you can read, and source that: '. ~/.my_tokens'"
+            "file that only you can read, and source it: '. ~/.my_tokens'"
         )
     if value.lstrip().startswith("#SBATCH"):
         raise ValueError("Slurm does not read #SBATCH lines after the first command; use the keys of the site")
@@ -110,4 +110,6 @@ def explain_problem(problem: dict[str, Any]) -> str:
         nearest = difflib.get_close_matches(name, Site.model_fields, n=1)
         hint = f"did you mean '{nearest[0]}'?" if nearest else f"known keys: {', '.join(Site.model_fields)}."
         return f"  {name}: there is no such key; {hint}"
-    return f"  {name}: {problem['msg'].removeprefix('Value error, ')} (found: {problem['input']!r})"
+    found = repr(problem["input"])
+    found = "not shown" if SECRET.search(found) else found
+    return f"  {name}: {problem['msg'].removeprefix('Value error, ')} (found: {found})"

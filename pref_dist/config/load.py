@@ -16,6 +16,8 @@ from pref_dist.errors import ConfigError
 from pref_dist.files import StrPath
 from pref_dist.findings import Kind
 
+RECIPES = Path(__file__).parents[1] / "recipes"  # the files of configs/, also where there is no clone of the project
+
 # Settings that have keys of their own.
 DEEPER = (["data", "checks"], ["data", "sources"], ["model", "lora"], ["train", "distill"])
 
@@ -49,7 +51,9 @@ def read_config_file(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"The run config {path} cannot be read: {error.strerror}.") from error
+        raise ConfigError(
+            f"The run config {path} cannot be read: {error.strerror}. Recipes to start from lie in {RECIPES}."
+        ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"The run config {path} is not UTF-8 text: {error}.") from error
     try:
@@ -122,7 +126,7 @@ def explain_validation(error: ValidationError, where: str) -> str:
 def render_found(value: Any) -> str:
     """Return a wrong value for a message, shortened: aliases can make of some lines of YAML what would fill memory."""
     short = reprlib.Repr()
-    short.maxlevel, short.maxstring, short.maxother = 4, 400, 400
+    short.maxlevel, short.maxstring, short.maxother = 2, 400, 400
     short.maxdict = short.maxlist = short.maxtuple = 20
     return short.repr(value)
 

@@ -108,8 +108,8 @@ def links_in_place_of_files_of_a_run(place: Place) -> None:
     """Each file that a training writes is a link to something precious: none of them is written through."""
     run = place.copy_run()
     names = ("metrics.jsonl", "state.json", "config.yaml", "metrics.json", "best.json", "valid_logits.parquet",
-             "trained_rows.parquet", "rows_set_aside.jsonl", "findings.json", "truncation.json", "calibration.json",
-             "model/config.json", "model/tokenizer.json", "report.html", "worst_rows.json")  # fmt: skip
+             "trained_rows.parquet", "rows_set_aside.jsonl", "findings.json", "truncation.json",
+             "model/config.json", "model/tokenizer.json", "report.html")  # fmt: skip
     victims = {}
     for name in names:
         victims[name] = place.folder / "victims" / name.replace("/", "_")
