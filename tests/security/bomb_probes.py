@@ -1,7 +1,6 @@
 """A small file that unpacks to very much is refused before it fills memory or disk."""
 
 import gzip
-import json
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -66,7 +65,6 @@ def a_packed_table_that_would_fill_the_disk(place: Place) -> None:
 
 def json_that_is_nested_very_deep(place: Place) -> None:
     path = place.folder / "rows.jsonl"
-    path.write_text(
-        json.dumps({"id": 1, "prompt": "[" * 100_000 + "]" * 100_000, "response_a": "a", "response_b": "b"})
-    )
+    deep = "[" * 100_000 + "]" * 100_000
+    path.write_text(f'{{"id": 1, "prompt": {deep}, "response_a": "a", "response_b": "b"}}\n')
     refusal(lambda: pref_dist.inspect_data(path))
