@@ -13,7 +13,7 @@ from pref_dist.config.schema import RunConfig
 from pref_dist.data.encode import load_tokenizer
 from pref_dist.errors import ConfigError, ParallelError
 from pref_dist.evaluate.restore import choose_checkpoint, read_run_config, restore_model
-from pref_dist.files import sync, write_json, write_text
+from pref_dist.files import StrPath, sync, write_json, write_text
 from pref_dist.model_card import render_card
 from pref_dist.models.build import count_parameters
 from pref_dist.models.lora import merge_adapters
@@ -47,15 +47,16 @@ class ExportResult:
         return {**asdict(self), "out": str(self.out)}
 
 
-def export(run_folder: Path, out: Path, checkpoint: str | None = None) -> ExportResult:
+def export(run_folder: StrPath, out: StrPath, checkpoint: str | None = None) -> ExportResult:
     """Write a run's weights, tokenizer, settings and model card into the folder `out`; one process.
 
     checkpoint: best, last or a step; None: the best one of a finished run. `out` is whole or not there. Raises
     ConfigError if it holds files already, CheckpointError if the checkpoint is not there or damaged.
     """
+    out = Path(out)
     check_alone()
     check_empty(out)
-    run_dir = RunDir(run_folder)
+    run_dir = RunDir(Path(run_folder))
     config = read_run_config(run_dir, ())
     found = choose_checkpoint(run_dir, checkpoint)
     module, tokenizer = restore_model(config, run_dir, found, stand_alone())

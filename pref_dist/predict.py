@@ -24,6 +24,7 @@ from pref_dist.evaluate.deadline import Deadline
 from pref_dist.evaluate.parts_lock import only_one_job
 from pref_dist.evaluate.restore import RestoredRun, read_run_config
 from pref_dist.evaluate.texts import pick
+from pref_dist.files import StrPath, as_path, as_paths
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.log import Speaker
 from pref_dist.runtime.parallel import WatchBatches, start_parallel
@@ -38,7 +39,7 @@ class PredictOptions:
     Parquet file to write besides, of the rows that the models could read with their probabilities as labels, for
     data.sources. sample_submission: a file whose columns and ids the submission must have. time_limit_minutes: counted
     from `started` (time.monotonic); what does not fit any more is the second order of A and B (evaluate.swap), never a
-    row.
+    row. Paths may also be given as texts.
     """
 
     checkpoint: str | None = None
@@ -50,6 +51,10 @@ class PredictOptions:
     time_limit_minutes: float | None = None
     started: float = field(default_factory=time.monotonic)
     watch_batches: WatchBatches | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "soft_labels", as_path(self.soft_labels))
+        object.__setattr__(self, "sample_submission", as_path(self.sample_submission))
 
 
 @dataclass(frozen=True)
@@ -75,16 +80,21 @@ class PredictResult:
     is_main: bool
 
 
-def predict(run_folders: Sequence[Path], data: Path, out: Path, options: PredictOptions | None = None) -> PredictResult:
+def predict(
+    run_folders: StrPath | Sequence[StrPath], data: StrPath, out: StrPath, options: PredictOptions | None = None
+) -> PredictResult:
     """Predict every row of `data` by the mean of all runs' probabilities and write a submission; every rank calls it.
+
+    run_folders: one or several. The file's columns are id, winner_model_a, winner_model_b, winner_tie.
 
     Rows that fail a check cannot be read by a model; they get the training rows' class shares. Label columns are
     passed over, whatever stands in them. Of chosen/rejected pairs A is the chosen response; rows without an id get
     their number. What was done when the process was killed is found again beside `out` by the same call, on any number
-    of ranks. Raises PrefDistError; before any work if the runs or the sample do not go with the rows.
+    of ranks; under a launcher end as `train` says. Raises PrefDistError; before any work if the runs or the sample do
+    not go with the rows.
     """
-    options = options or PredictOptions()
-    run_dirs = [RunDir(folder) for folder in run_folders]
+    options, data, out = options or PredictOptions(), Path(data), Path(out)
+    run_dirs = [RunDir(folder) for folder in as_paths(run_folders)]
     check_request(run_dirs, options)
     configs = [read_run_config(run_dir, options.overrides) for run_dir in run_dirs]
     trained = read_what_labels_know(run_dirs, options.soft_labels)

@@ -1,6 +1,5 @@
 """The submission file: three probabilities a row, in the order of the input."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pref_dist.errors import DataError
+from pref_dist.files import replacing
 from pref_dist.labels import ID_COLUMN, SUBMISSION_COLUMNS, WINNER_COLUMNS
 
 # Written and checked in pieces, so that ten million rows take no more memory than their numbers.
@@ -28,20 +28,11 @@ def write_submission(path: Path, ids: Sequence[str] | Any, chances: NDArray[np.f
     """
     column = as_column(ids)
     check_submission(column, chances)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            for start, piece in iterate_pieces(column):
-                table = pd.DataFrame(chances[start : start + len(piece)], columns=list(WINNER_COLUMNS))
-                table.insert(0, ID_COLUMN, piece.to_pylist())
-                table.to_csv(file, index=False, header=start == 0)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        for start, piece in iterate_pieces(column):
+            table = pd.DataFrame(chances[start : start + len(piece)], columns=list(WINNER_COLUMNS))
+            table.insert(0, ID_COLUMN, piece.to_pylist())
+            table.to_csv(file, index=False, header=start == 0, encoding="utf-8")
 
 
 def as_column(ids: Sequence[str] | Any) -> Any:

@@ -42,7 +42,7 @@ class GroupingTrainer(Trainer):  # type: ignore[misc]  # as above
 
 
 def measure_training(question: TrainQuestion) -> dict[str, Any]:
-    tokenizer = AutoTokenizer.from_pretrained(question.model)
+    tokenizer = AutoTokenizer.from_pretrained(question.model, trust_remote_code=False)
     dataset = tokenize(question.rows_csv, tokenizer, question.max_tokens)
     model, precision = load_classifier(question.model, question.dropout), settle_precision(question.precision)
 
@@ -59,7 +59,7 @@ def measure_training(question: TrainQuestion) -> dict[str, Any]:
 
 def measure_evaluation(question: EvaluateQuestion) -> dict[str, Any]:
     """Batches of similar length, which Trainer's evaluation takes from a sorted data set."""
-    tokenizer = AutoTokenizer.from_pretrained(question.model)
+    tokenizer = AutoTokenizer.from_pretrained(question.model, trust_remote_code=False)
     dataset = tokenize(question.rows_csv, tokenizer, question.max_tokens)
     return measure_prediction(question, tokenizer, dataset.sort("length", reverse=True))
 

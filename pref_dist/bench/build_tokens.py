@@ -36,7 +36,7 @@ def build_by_map(question: CacheQuestion) -> dict[str, Any]:
 
     started = Started()
     dataset = Dataset.from_pandas(pd.read_csv(question.rows_csv))
-    tokenizer = AutoTokenizer.from_pretrained(question.model)
+    tokenizer = AutoTokenizer.from_pretrained(question.model, trust_remote_code=False)
 
     def tokenize(batch: dict[str, list[Any]]) -> Any:
         columns = (batch["prompt"], batch["response_a"], batch["response_b"])

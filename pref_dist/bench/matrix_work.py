@@ -63,7 +63,7 @@ def probe(config: Any, device: torch.device) -> LinearWork:
             per_row[shape] += 1
 
     with device, torch.no_grad():
-        model = AutoModelForSequenceClassification.from_config(config).eval()
+        model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False).eval()
         for module in model.modules():
             if isinstance(module, nn.Linear):
                 module.register_forward_hook(note)

@@ -48,7 +48,7 @@ def load_classifier(model: str, dropout: float) -> Any:
     settings = ModelSection(name=model, dropout=dropout, head_dropout=dropout)
     config = read_model_config(settings, Path(model))
     torch.manual_seed(SEED)  # the new head
-    return AutoModelForSequenceClassification.from_pretrained(model, config=config)
+    return AutoModelForSequenceClassification.from_pretrained(model, config=config, trust_remote_code=False)
 
 
 def shared_settings(question: TrainQuestion, precision: str, max_steps: int, learning_rate: float) -> dict[str, Any]:

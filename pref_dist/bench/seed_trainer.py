@@ -20,7 +20,7 @@ from pref_dist.bench.peer_run import (
 
 
 def measure_training(question: TrainQuestion) -> dict[str, Any]:
-    tokenizer = AutoTokenizer.from_pretrained(question.model)
+    tokenizer = AutoTokenizer.from_pretrained(question.model, trust_remote_code=False)
     dataset = tokenize(question.rows_csv, tokenizer, question.max_tokens)
     model, precision = load_classifier(question.model, question.dropout), settle_precision(question.precision)
 
@@ -34,7 +34,7 @@ def measure_training(question: TrainQuestion) -> dict[str, Any]:
 
 
 def measure_evaluation(question: EvaluateQuestion) -> dict[str, Any]:
-    tokenizer = AutoTokenizer.from_pretrained(question.model)
+    tokenizer = AutoTokenizer.from_pretrained(question.model, trust_remote_code=False)
     return measure_prediction(question, tokenizer, tokenize(question.rows_csv, tokenizer, question.max_tokens))
 
 

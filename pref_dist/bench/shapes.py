@@ -55,7 +55,9 @@ def write_random_model(question: ModelQuestion) -> dict[str, Any]:
     copy_tokenizer(Path(question.tokenizer), folder)
     (folder / "config.json").write_text(json.dumps(config_values(question.shape, question.max_tokens)), "utf-8")
     torch.manual_seed(0)
-    AutoModel.from_config(AutoConfig.from_pretrained(folder)).save_pretrained(folder)
+    AutoModel.from_config(
+        AutoConfig.from_pretrained(folder, trust_remote_code=False), trust_remote_code=False
+    ).save_pretrained(folder)
     return {"model": str(folder)}
 
 

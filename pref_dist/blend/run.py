@@ -17,7 +17,7 @@ from pref_dist.errors import ConfigError
 from pref_dist.evaluate.completed import Completed, average, check_same_ids, fill_in, keep_inside
 from pref_dist.evaluate.logits_file import RowLogits, write_logits
 from pref_dist.evaluate.restore import read_run_config, restore_run
-from pref_dist.files import write_json
+from pref_dist.files import StrPath, as_path, as_paths, write_json
 from pref_dist.predict import predict_table
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.log import Speaker
@@ -30,13 +30,16 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class BlendOptions:
-    """data: rows to predict, None: only fit. format: their layout, None: each run's own."""
+    """data: rows to predict (a path or text), None: only fit. format: their layout, None: each run's own."""
 
     data: Path | None = None
     format: str | None = None
     overrides: Sequence[str] = ()
     watch_build: BuildWatch | None = None
     watch_batches: WatchBatches | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", as_path(self.data))
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,14 @@ class BlendResult:
     is_main: bool
 
 
-def blend(roots: Sequence[Path], out: Path, options: BlendOptions | None = None) -> BlendResult:
+def blend(run_folders: Sequence[StrPath], out: StrPath, options: BlendOptions | None = None) -> BlendResult:
     """Fit weights and a temperature on the members' held-out rows and write them; every rank calls it.
 
     With `options.data` all members predict these rows, each on all ranks, and the blend is written as a
-    submission. Raises PrefDistError; before any model is loaded if the members do not go together or would leak.
+    submission. Under a launcher end as `train` says. Raises PrefDistError; before any model is loaded if the members
+    do not go together or would leak.
     """
-    options = options or BlendOptions()
+    options, roots, out = options or BlendOptions(), as_paths(run_folders), Path(out)
     check_out(out, roots)
     members = read_members(roots)
     # All of them, so that what cannot be set is refused at once.

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from pref_dist.files import without_controls
+
 run_config = click.argument("run_yaml", type=click.Path(path_type=Path, dir_okay=False), metavar="RUN.yaml")
 run_folder = click.argument("run_dir", type=click.Path(path_type=Path, file_okay=False), metavar="RUN_DIR")
 overrides = click.option(
@@ -30,4 +32,5 @@ def show_set_aside(records: list[dict[str, Any]]) -> None:
         return
     click.echo(f"WARNING: {len(records):,} rows failed a check and were set aside:")
     for record in records[:NUM_ROWS_NAMED]:
-        click.echo(f"  {record['file']}, row {record['row']}, id {record['id']}: {record['kind']} ({record['detail']})")
+        place = f"{record['file']}, row {record['row']}, id {record['id']}"
+        click.echo(f"  {without_controls(place)}: {record['kind']} ({without_controls(record['detail'])})")

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
@@ -24,7 +25,7 @@ from pref_dist.cli.slurm import slurm
 from pref_dist.cli.train import train
 from pref_dist.cli.verbs import VerbGroup
 from pref_dist.errors import CheckpointError, PrefDistError
-from pref_dist.files import DISK_FULL
+from pref_dist.files import DISK_FULL, without_controls
 
 
 @click.group(cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -60,10 +61,18 @@ for verb in VERBS:
 
 def main() -> NoReturn:
     """Run the program; the exit code says how it ended (errors.py lists them)."""
+    run_as_rank(lambda: program.main(standalone_mode=False))
+
+
+def run_as_rank(work: Callable[[], int | None]) -> NoReturn:
+    """Do the work and end the process as every rank of a launch must, whatever happens: see `leave`.
+
+    work: what a script of your own does; it may return the code that launch/*.sh are to end with, such as 75 for a
+    stopped training, with which the process itself ends by 0. Errors are shown and become their exit codes.
+    """
     told = 0
     try:
-        # A verb may return the code that its launcher is to end with; the process itself ends with 0 then.
-        told = program.main(standalone_mode=False) or 0
+        told = work() or 0
         code = 0
     except click.exceptions.Exit as end:
         code = end.exit_code
@@ -90,7 +99,7 @@ def main() -> NoReturn:
 def say_error(text: str) -> None:
     """Say it, if it can be said: on a full disk the log may be full, too, and the exit code must still come through."""
     with suppress(OSError):
-        click.echo(f"{rank_prefix()}{text}", err=True)
+        click.echo(f"{rank_prefix()}{without_controls(text)}", err=True)
 
 
 def rank_prefix() -> str:

@@ -14,6 +14,13 @@ from pref_dist.errors import ConfigError
 
 TIME = re.compile(r"\d+(:[0-5]?\d){0,2}|\d+-\d+(:[0-5]?\d){0,2}")
 MEMORY = re.compile(r"\d+[KMGT]?")
+# A secret as it stands: after a name that says so, as an argument, or by its looks; not what a command or variable
+# gives.
+SECRET = re.compile(
+    r"\w*(TOKEN|API_?KEY|SECRET|PASSWORD|PASSWD)\w*=[\"']?(?![\"'$`\s])\S"
+    r"|--?(token|api[-_]?key|password)[= ][\"']?(?![\"'$`\s])\S|wandb login (?!-|\$)\S|\bhf_[A-Za-z0-9]{20,}",
+    re.IGNORECASE,
+)
 
 
 def refuse_number(value: Any) -> Any:
@@ -37,6 +44,11 @@ def check_memory(value: str) -> str:
 def check_line(value: str) -> str:
     if not value.isprintable():
         raise ValueError("a line of the setup holds no line breaks or control characters: one item a line")
+    if SECRET.search(value):
+        raise ValueError(
+            "a line of the setup that holds a token or password would stand in files of each run folder. Put it into a "
+            "file that only you can read, and source it: '. ~/.my_tokens'"
+        )
     if value.lstrip().startswith("#SBATCH"):
         raise ValueError("Slurm does not read #SBATCH lines after the first command; use the keys of the site")
     return value
@@ -98,4 +110,6 @@ def explain_problem(problem: dict[str, Any]) -> str:
         nearest = difflib.get_close_matches(name, Site.model_fields, n=1)
         hint = f"did you mean '{nearest[0]}'?" if nearest else f"known keys: {', '.join(Site.model_fields)}."
         return f"  {name}: there is no such key; {hint}"
-    return f"  {name}: {problem['msg'].removeprefix('Value error, ')} (found: {problem['input']!r})"
+    found = repr(problem["input"])
+    found = "not shown" if SECRET.search(found) else found
+    return f"  {name}: {problem['msg'].removeprefix('Value error, ')} (found: {found})"

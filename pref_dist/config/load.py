@@ -1,7 +1,9 @@
 """From a YAML file and `--set` overrides to a checked run config, and back."""
 
 import difflib
+import os
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -11,20 +13,28 @@ from pydantic import BaseModel, ValidationError
 
 from pref_dist.config.schema import CHANGEABLE, RunConfig, SourceSection
 from pref_dist.errors import ConfigError
+from pref_dist.files import StrPath
 from pref_dist.findings import Kind
+
+RECIPES = Path(__file__).parents[1] / "recipes"  # the files of configs/, also where there is no clone of the project
 
 # Settings that have keys of their own.
 DEEPER = (["data", "checks"], ["data", "sources"], ["model", "lora"], ["train", "distill"])
 
 
-def load_config(path: Path | None, overrides: Iterable[str] = ()) -> RunConfig:
-    """Read a run config; `overrides` are `section.key=value` strings whose value is YAML.
+def load_config(path: StrPath | None = None, overrides: Iterable[str] | Mapping[str, Any] = ()) -> RunConfig:
+    """Read a run config; None: the defaults alone.
 
+    overrides: `section.key=value` texts whose value is YAML, as `--set` takes them, or {"section.key": value}.
     Raises ConfigError naming every wrong key or value, and the nearest right key.
     """
-    values = read_config_file(path) if path is not None else {}
-    for override in overrides:
-        apply_override(values, override)
+    values = read_config_file(Path(path)) if path is not None else {}
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            put_value(values, key, os.fspath(value) if isinstance(value, os.PathLike) else value, said=key)
+    else:
+        for override in [overrides] if isinstance(overrides, str) else overrides:
+            apply_override(values, override)
     return build_config(values, where=str(path) if path is not None else "the defaults")
 
 
@@ -41,7 +51,9 @@ def read_config_file(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"The run config {path} cannot be read: {error.strerror}.") from error
+        raise ConfigError(
+            f"The run config {path} cannot be read: {error.strerror}. Recipes to start from lie in {RECIPES}."
+        ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"The run config {path} is not UTF-8 text: {error}.") from error
     try:
@@ -61,6 +73,8 @@ class StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key_node.start_mark)
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.MarkedYAMLError(problem=f"key '{key}' stands twice", problem_mark=key_node.start_mark)
@@ -77,20 +91,27 @@ StrictLoader.add_implicit_resolver(
 def apply_override(values: dict[str, Any], override: str) -> None:
     """Put one `section.key=value` (or `data.checks.kind=policy`) into `values`. Raises ConfigError if it is not so."""
     path, separator, text = override.partition("=")
-    names = path.strip().split(".")
-    if not separator or len(names) < 2 or not all(names):
+    if not separator:
         raise ConfigError(f"--set takes section.key=value, for example train.epochs=2, not '{override}'.")
     try:
         value = yaml.load(text, Loader=StrictLoader)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from error
+    put_value(values, path, value, said=override)
+
+
+def put_value(values: dict[str, Any], path: str, value: Any, said: str) -> None:
+    """Put a value under `section.key` into `values`. Raises ConfigError, quoting what was said."""
+    names = path.strip().split(".")
+    if len(names) < 2 or not all(names):
+        raise ConfigError(f"--set takes section.key=value, for example train.epochs=2, not '{said}'.")
     section: Any = values
     for depth, name in enumerate(names[:-1], start=1):
         if section.get(name) is None:  # an optional section may stand there as null
             section[name] = {}
         section = section[name]
         if not isinstance(section, dict):
-            raise ConfigError(f"--set {override}: '{'.'.join(names[:depth])}' is not a section in the run config.")
+            raise ConfigError(f"--set {said}: '{'.'.join(names[:depth])}' is not a section in the run config.")
     section[names[-1]] = value
 
 
@@ -100,6 +121,14 @@ def explain_validation(error: ValidationError, where: str) -> str:
     # A union such as `int | "auto"` reports one problem a member; the lines differ, the key does not.
     count = len({line.split(":")[0] for line in lines})
     return f"{count} wrong setting{'s' if count > 1 else ''} in {where}:\n" + "\n".join(dict.fromkeys(lines))
+
+
+def render_found(value: Any) -> str:
+    """Return a wrong value for a message, shortened: aliases can make of some lines of YAML what would fill memory."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 400, 400
+    short.maxdict = short.maxlist = short.maxtuple = 20
+    return short.repr(value)
 
 
 def explain_problem(problem: Mapping[str, Any]) -> str:
@@ -122,9 +151,8 @@ def explain_problem(problem: Mapping[str, Any]) -> str:
     # The names of union members ("int", "literal['auto']") are pydantic's, not the user's.
     path = ".".join(names[: 3 if names[:2] in DEEPER else 2])
     message = problem["msg"].removeprefix("Value error, ")
-    return (
-        f"  {path}: {message} (found: {problem['input']!r})" if problem["type"] != "missing" else f"  {path}: {message}"
-    )
+    found = "" if problem["type"] == "missing" else f" (found: {render_found(problem['input'])})"
+    return f"  {path}: {message}{found}"
 
 
 def known_keys(names: list[str]) -> list[str]:

@@ -23,6 +23,7 @@ from pref_dist.errors import DataError
 from pref_dist.files import write_json, write_text
 from pref_dist.findings import REPAIRABLE, Policies
 from pref_dist.labels import CLASSES, WINNER_COLUMNS
+from pref_dist.models.source import find_model_folder
 from pref_dist.run_dir import RunDir
 
 
@@ -101,12 +102,13 @@ class Prepared:
         ]
 
 
-def prepare(config: RunConfig, tokenizer_path: Path, watch: BuildWatch | None = None) -> Prepared:
+def prepare(config: RunConfig, tokenizer_path: Path | None = None, watch: BuildWatch | None = None) -> Prepared:
     """Open (or build) the tokens of all sources, check them together and split what must be split.
 
-    `tokenizer_path` is a local folder; `watch` hears of a build. Raises DataError and ModelError.
+    tokenizer_path: a local folder, None: that of model.name; `watch` hears of a build. The run folder is not touched.
+    Raises DataError and ModelError.
     """
-    tokenizer = load_tokenizer(tokenizer_path)
+    tokenizer = load_tokenizer(tokenizer_path or find_model_folder(config.model.name))
     train_table = open_training_sources(config, tokenizer, watch)
     policies = Policies(config.data.bad_rows, config.data.checks)
     test_table = open_test(config, tokenizer, watch) if config.data.test is not None else None

@@ -27,6 +27,8 @@ from pref_dist.findings import Fault
 NUM_RECORDS_LOOKED_AT = 1000
 # No honest cell is longer; a quote that is never closed would otherwise read the whole file into one.
 MAX_CELL_CHARACTERS = 2**26
+# Text packs to a tenth or, where rows repeat each other, to a hundredth.
+MOST_UNPACKED_FACTOR, LEAST_UNPACKED_BYTES = 200, 2**28
 MAX_REASON_CHARACTERS = 300  # of what a library says about damaged bytes
 ROWS_PER_PARQUET_BATCH = 256
 # What decompression and Parquet raise for damaged bytes.
@@ -57,6 +59,28 @@ class MeteredFile(io.FileIO):
         count = super().readinto(buffer)
         self.meter.num_bytes += count or 0
         return count
+
+
+class Unpacked(io.RawIOBase):
+    """What comes out of a packed file. Raises DataError when it is more than any honest file holds."""
+
+    def __init__(self, stream: Any, path: Path) -> None:
+        self._stream, self._path = stream, path
+        self._num_left = max(LEAST_UNPACKED_BYTES, MOST_UNPACKED_FACTOR * path.stat().st_size)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._stream.read(len(buffer))
+        buffer[: len(content)] = content
+        self._num_left -= len(content)
+        if self._num_left < 0:
+            raise DataError(
+                f"{self._path} unpacks to more than {MOST_UNPACKED_FACTOR} times its size, which text does not: it may "
+                "be made to fill memory or disk. If you trust it, unpack it and name the unpacked file."
+            )
+        return len(content)
 
 
 def read_columns(path: Path) -> tuple[str, ...]:
@@ -119,10 +143,10 @@ def open_bytes(path: Path, meter: Meter | None = None) -> Iterator["io.BufferedR
     with io.BufferedReader(MeteredFile(path, meter or Meter()), buffer_size=2**18) as file:
         if path.suffix.lower() == ".gz":
             with gzip.GzipFile(fileobj=file, mode="rb") as unpacked:
-                yield io.BufferedReader(unpacked, buffer_size=2**18)
+                yield io.BufferedReader(Unpacked(unpacked, path), buffer_size=2**18)
         elif path.suffix.lower() == ".zst":
             with pa.CompressedInputStream(pa.PythonFile(file, "rb"), "zstd") as stream:
-                yield io.BufferedReader(stream, buffer_size=2**18)
+                yield io.BufferedReader(Unpacked(stream, path), buffer_size=2**18)
         else:
             yield file
 

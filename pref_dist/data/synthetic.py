@@ -14,7 +14,7 @@ from statistics import fmean as mean
 
 from pref_dist.data.synthetic_rows import SyntheticRow, draw_rows
 from pref_dist.errors import DataError
-from pref_dist.files import write_text
+from pref_dist.files import StrPath, write_text
 from pref_dist.labels import ID_COLUMN, SUBMISSION_COLUMNS, TEXT_COLUMNS, WINNER_COLUMNS
 
 
@@ -37,7 +37,7 @@ class SampleSummary:
     test_prior_log_loss: float
 
 
-def write_sample(out_dir: Path, num_train: int, num_test: int, seed: int) -> SampleSummary:
+def write_sample(out_dir: StrPath, num_train: int = 3000, num_test: int = 600, seed: int = 42) -> SampleSummary:
     """Write a synthetic preference set in the Kaggle schema, byte for byte a function of the arguments.
 
     Files: `train.csv` and `test_labels.csv` (with winners), `test.csv` and `sample_submission.csv`
@@ -59,7 +59,7 @@ def write_sample(out_dir: Path, num_train: int, num_test: int, seed: int) -> Sam
         "bayes.csv": submission_table([*train, *test], uniform=False),
     }
     for name, table in tables.items():
-        write_text(out_dir / name, render_csv(table))
+        write_text(Path(out_dir) / name, render_csv(table))
     return summarise(train, test)
 
 

@@ -38,9 +38,10 @@ def check_hub(question: Question) -> Iterator[Finding]:
     try:
         answer = ask(endpoint)
     except (OSError, ValueError) as error:
-        yield Finding("hub", "warning", f"{endpoint}: {explain(error, time.perf_counter() - start)}", OFFLINE_REMEDY)
+        reason = explain(error, time.perf_counter() - start)
+        yield Finding("hub", "warning", f"{hide_password(endpoint)}: {reason}", OFFLINE_REMEDY)
         return
-    yield Finding("hub", "ok", f"{endpoint} answered ({answer}) in {time.perf_counter() - start:.2f} s")
+    yield Finding("hub", "ok", f"{hide_password(endpoint)} answered ({answer}) in {time.perf_counter() - start:.2f} s")
 
 
 def ask(endpoint: str) -> str:

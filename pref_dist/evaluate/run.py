@@ -26,6 +26,7 @@ from pref_dist.evaluate.logits_file import RowLogits, logits_of_table, note_orde
 from pref_dist.evaluate.parts_lock import only_one_job
 from pref_dist.evaluate.restore import RestoredRun, read_run_config, restore_run
 from pref_dist.evaluate.texts import iterate_texts
+from pref_dist.files import StrPath, as_path, as_paths, copy_file
 from pref_dist.metrics import score_probabilities
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.agreement import check_on_main
@@ -40,7 +41,8 @@ class EvaluateOptions:
 
     references: submission files whose probabilities are scored on the same rows, beside the model.
     baselines: also fit the simple baselines on the run's training rows. watch_build: hears of a token cache that
-    has to be built; watch_batches: of how far the evaluation is. format: the layout of `data`, None: the run's.
+    has to be built; watch_batches: of how far the evaluation is. format: the layout of `data`, None: the run's. Paths
+    may also be given as texts.
     """
 
     data: Path | None = None
@@ -50,6 +52,10 @@ class EvaluateOptions:
     watch_build: BuildWatch | None = None
     format: str | None = None
     watch_batches: WatchBatches | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", as_path(self.data))
+        object.__setattr__(self, "references", tuple(as_paths(self.references)))
 
 
 @dataclass(frozen=True)
@@ -65,13 +71,18 @@ class EvaluateResult:
     is_main: bool
 
 
-def evaluate(run_folder: Path, options: EvaluateOptions, overrides: Sequence[str] = ()) -> EvaluateResult:
+def evaluate(
+    run_folder: StrPath, options: EvaluateOptions | None = None, overrides: Sequence[str] = ()
+) -> EvaluateResult:
     """Score a run, write what is known of the rows and per-row logits, return the metrics; every rank calls it.
 
-    Killed, the same call goes on where it was, on any number of ranks. Raises DataError if the file has no labels, or
-    a reference does not hold every row.
+    Log losses are in nats a row. overrides: as `--set`, of the settings that a trained run may still change. Killed,
+    the same call goes on where it was, on any number of ranks; under a launcher end as `train` says. Raises DataError
+    if the file has no labels, or a reference does not hold every row; CheckpointError if the run has not finished and
+    no checkpoint is named.
     """
-    run_dir = RunDir(run_folder)
+    options = options or EvaluateOptions()
+    run_dir = RunDir(Path(run_folder))
     check_names(options.references)
     config = read_run_config(run_dir, overrides)
     parallel = start_parallel(config.parallel, config.run.deterministic, options.watch_batches)
@@ -120,11 +131,14 @@ def measure(answers: Answers) -> dict[str, float]:
 
 
 def stem_of(path: Path) -> str:
-    """Return a name for a folder or a table: the file's, without what says its kind; a pattern's stars become _."""
+    """Return a name for a folder or a table: the file's, without what says its kind; a pattern's stars become _.
+
+    It begins with no dot: `..` would be another folder, and what is hidden is not found.
+    """
     name = path.name
     for suffix in (*COMPRESSIONS, *KINDS):
         name = name.removesuffix(suffix)
-    return re.sub(r"[^\w.-]+", "_", name) or "data"
+    return re.sub(r"[^\w.-]+", "_", name).lstrip(".") or "data"
 
 
 def check_names(references: Sequence[Path]) -> None:
@@ -217,4 +231,4 @@ def write_evaluation(
         return
     if set_aside:
         write_json_lines(folder / run.run_dir.rows_set_aside.name, set_aside)
-    shutil.copyfile(folder / run.run_dir.metrics.name, run.run_dir.metrics)
+    copy_file(folder / run.run_dir.metrics.name, run.run_dir.metrics)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pref_dist.files import StrPath
 from pref_dist.inspection.problems import list_problems
 from pref_dist.inspection.ratings import ModelRecord, rate_models
 from pref_dist.inspection.read import NO_MODEL, DataSet, RowNumbers, read_data_set
@@ -94,15 +95,20 @@ def as_plain(value: Any) -> Any:
 
 
 def inspect_data(
-    path: Path, test: Path | None = None, format: str = "auto", tokenizer: str | None = None, num_preview_rows: int = 3
+    path: StrPath,
+    test: StrPath | None = None,
+    format: str = "auto",
+    tokenizer: str | None = None,
+    num_preview_rows: int = 3,
 ) -> Inspection:
     """Read a source once and describe it; with `test`, say what of that file stands in it too.
 
-    `tokenizer` is a model as in `model.name`. Raises DataError for a file that cannot be read or has no
-    usable row, ModelError for a tokenizer that cannot be loaded.
+    Lengths are in characters and, with `tokenizer` (a model as in `model.name`), in tokens. `write_page` makes a page
+    of it, `as_json` plain values. Raises DataError for a file that cannot be read or has no usable row, ModelError
+    for a tokenizer that cannot be loaded.
     """
-    data = read_data_set(path, format, load_named_tokenizer(tokenizer), num_preview_rows)
-    other = None if test is None else read_data_set(test, format, with_labels=False).numbers
+    data = read_data_set(Path(path), format, load_named_tokenizer(tokenizer), num_preview_rows)
+    other = None if test is None else read_data_set(Path(test), format, with_labels=False).numbers
     return describe(data, other, tokenizer)
 
 

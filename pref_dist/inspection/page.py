@@ -8,7 +8,7 @@ import jinja2
 
 from pref_dist import __version__
 from pref_dist.data.rows import Row, Target
-from pref_dist.files import write_text
+from pref_dist.files import StrPath, as_path, write_text
 from pref_dist.inspection.charts import build_difference_picture, build_length_pictures
 from pref_dist.inspection.describe import Inspection
 from pref_dist.inspection.notes import list_notes, render_count
@@ -66,9 +66,9 @@ class RatingScale:
         return 100.0 * (rating - self.low) / max(1e-9, self.high - self.low)
 
 
-def write_page(inspection: Inspection, out: Path | None = None) -> Path:
+def write_page(inspection: Inspection, out: StrPath | None = None) -> Path:
     """Write the page and return where it is: `out` if that is an HTML file, else in the folder `out`, else here."""
-    path = find_page(inspection.data.path, out)
+    path = find_page(inspection.data.path, as_path(out))
     write_text(path, render_page(inspection))
     return path
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pref_dist.config.model_section import ModelSection
 from pref_dist.errors import ModelError
-from pref_dist.files import read_json
+from pref_dist.files import leaves_folder, read_json
 from pref_dist.labels import CLASSES
 from pref_dist.models.recipe import Parts, read_recipe
 
@@ -71,6 +71,11 @@ def find_weight_files(folder: Path) -> list[Path]:
         return [folder / "model.safetensors"]
     if (folder / INDEX).is_file():
         names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
+        outside = [name for name in names if leaves_folder(name)]
+        if outside:
+            raise ModelError(
+                f"{folder / INDEX} names weights outside its folder ({outside[0]!r}). Get the folder anew."
+            )
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise ModelError(
@@ -120,7 +125,7 @@ def read_labels(folder: Path) -> list[str]:
     """Return the names of the classes that a folder's own config has."""
     from transformers import AutoConfig
 
-    names: dict[int, str] = AutoConfig.from_pretrained(folder).id2label
+    names: dict[int, str] = AutoConfig.from_pretrained(folder, trust_remote_code=False).id2label
     return [name for _, name in sorted(names.items())]
 
 

@@ -24,7 +24,11 @@ def read_model_config(settings: ModelSection, folder: Path) -> Any:
     labels = dict(enumerate(CLASSES))
     try:
         config = AutoConfig.from_pretrained(
-            folder, num_labels=NUM_CLASSES, id2label=labels, label2id={name: number for number, name in labels.items()}
+            folder,
+            num_labels=NUM_CLASSES,
+            id2label=labels,
+            label2id={name: number for number, name in labels.items()},
+            trust_remote_code=False,
         )
     except Exception as error:  # transformers raises many kinds, of damaged values, too
         raise ModelError(explain_config(settings, folder, error)) from error

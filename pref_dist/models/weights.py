@@ -27,7 +27,9 @@ def auto_class(settings: ModelSection) -> Any:
 def start_randomly(config: Any, settings: ModelSection, seed: int) -> tuple[nn.Module, list[str]]:
     """Return a model with random weights, and the names of all its parameters."""
     torch.manual_seed(seed)
-    module: nn.Module = auto_class(settings).from_config(config, dtype=DTYPES[settings.weight_dtype])
+    module: nn.Module = auto_class(settings).from_config(
+        config, dtype=DTYPES[settings.weight_dtype], trust_remote_code=False
+    )
     return module, inside(module, [name for name, _ in module.named_parameters()])
 
 
@@ -51,7 +53,7 @@ def load_weights(
         module, report = model_class.from_pretrained(
             folder if tensors is None else None,
             state_dict=tensors, config=config, dtype=dtype, output_loading_info=True, use_safetensors=True,
-            ignore_mismatched_sizes=True, **more,
+            ignore_mismatched_sizes=True, trust_remote_code=False, **more,
         )  # fmt: skip
     except SafetensorError as error:
         raise ModelError(f"Weights in {folder} are damaged ({error}). Copy or download the folder again.") from error
@@ -77,7 +79,7 @@ def choose_tensors(
 def describe_class(config: Any, settings: ModelSection) -> tuple[Any, tuple[str, ...]]:
     """Return the class that transformers builds for a config, and the names of its head's parameters."""
     with torch.device("meta"):
-        module = auto_class(settings).from_config(config)
+        module = auto_class(settings).from_config(config, trust_remote_code=False)
     return type(module), () if module.base_model is module else find_head_names(module)
 
 

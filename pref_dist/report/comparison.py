@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pref_dist.errors import ConfigError
-from pref_dist.files import write_json
+from pref_dist.files import StrPath, as_paths, write_json
 from pref_dist.report.configuration import list_differences, list_versions
 from pref_dist.report.disagreements import Disagreements, find_disagreements
 from pref_dist.report.overlays import RunLook, build_overlays, choose_looks
@@ -47,15 +47,16 @@ class PairedTable:
     disagreements: list[Disagreements]
 
 
-def write_comparison(run_folders: Sequence[Path], out: Path) -> Path:
+def write_comparison(run_folders: Sequence[StrPath], out: StrPath) -> Path:
     """Write report.html and comparison.json about several runs into the folder `out`; return the page's path.
 
     Raises ConfigError for a folder that holds no run, or one that is named twice; CheckpointError or DataError for a
     file that is damaged.
     """
-    records = [read_run_record(folder) for folder in run_folders]
-    runs = describe_runs(records, name_runs(run_folders))
-    tables = [build_paired_table(rows, runs) for rows in list_row_sets(run_folders)]
+    folders, out = as_paths(run_folders), Path(out)
+    records = [read_run_record(folder) for folder in folders]
+    runs = describe_runs(records, name_runs(folders))
+    tables = [build_paired_table(rows, runs) for rows in list_row_sets(folders)]
     page = open_report_templates().get_template("comparison.html.jinja").render(
         title=" and ".join(run.look.label for run in runs),
         sections=SECTIONS,

@@ -13,7 +13,6 @@ So a folder without `.tmp` is complete, and what lies in it does not depend on t
 """
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 
 from pref_dist.errors import CheckpointError, DamagedCheckpointError
-from pref_dist.files import describe_file, read_json, sync
+from pref_dist.files import describe_file, leaves_folder, read_json, remove_folder, sync
 from pref_dist.optim import trained_parameters
 from pref_dist.runtime.engine import Engine
 from pref_dist.runtime.shard_reader import ShardReader
@@ -87,6 +86,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise DamagedCheckpointError(f"{folder / 'manifest.json'} is damaged: it says that this is {named}.")
     for name, entry in files.items():
         path = folder / name
+        if leaves_folder(name):
+            raise DamagedCheckpointError(f"{folder / 'manifest.json'} names a file outside its folder: {name!r}.")
         if not path.is_file():
             raise DamagedCheckpointError(f"{path} is missing.")
         if describe_file(path) != entry:
@@ -123,7 +124,7 @@ def drop_newer(checkpoints: Path, step: int) -> None:
 def mark_for_removal(folder: Path) -> None:
     """Rename a checkpoint, so that a crash during its removal leaves no folder that looks like one."""
     target = folder.with_name(f"{folder.name}.old.tmp")
-    shutil.rmtree(target, ignore_errors=True)
+    remove_folder(target)
     os.replace(folder, target)
 
 
@@ -182,4 +183,4 @@ def prune(checkpoints: Path, keep_last: int, best_step: int | None) -> None:
 def remove_leftovers(checkpoints: Path) -> None:
     """Delete what is half-written or marked for removal. Not while a checkpoint is being written."""
     for leftover in checkpoints.glob("step_*.tmp"):
-        shutil.rmtree(leftover)
+        remove_folder(leftover)

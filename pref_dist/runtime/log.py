@@ -1,13 +1,14 @@
 """What a run says: lines for people from rank 0, and metrics.jsonl for programs."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from pref_dist.files import sync, write_text
+from pref_dist.files import sync, without_controls, write_text
 
 
 class Speaker:
@@ -20,7 +21,7 @@ class Speaker:
         if self._is_main:
             # A full disk under the log must not end a run on rank 0 alone; what the run needs there says so itself.
             with suppress(OSError):
-                self._stream.write(f"{text}\n")
+                self._stream.write(f"{without_controls(text)}\n")
                 self._stream.flush()
 
 
@@ -45,7 +46,7 @@ class MetricsLog:
             return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self._path, "a", encoding="utf-8") as file:
+            with open(self._path, "a", encoding="utf-8", opener=open_no_link) as file:
                 file.write(json.dumps({key: finite_or_none(value) for key, value in record.items()}) + "\n")
         except OSError as error:
             self._failure = error
@@ -69,6 +70,11 @@ class MetricsLog:
             return
         kept = [line for line in self._path.read_text(encoding="utf-8").split("\n") if stands_before(line, step)]
         write_text(self._path, "".join(f"{line}\n" for line in kept))
+
+
+def open_no_link(path: str, flags: int) -> int:
+    """Open a file, but not what a link that somebody has put there points to."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def finite_or_none(value: Any) -> Any:

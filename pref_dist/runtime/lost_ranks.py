@@ -60,7 +60,7 @@ def sign_file(folder: Path, rank: int) -> Path:
 def write_sign(folder: Path, sign: Sign) -> None:
     """Overwrite a rank's sign in its place: a file server shows that sooner than a new file of the same name."""
     values = {key: value for key, value in vars(sign).items() if key != "silent_seconds"}
-    descriptor = os.open(sign_file(folder, sign.rank), os.O_WRONLY | os.O_CREAT, 0o666)
+    descriptor = os.open(sign_file(folder, sign.rank), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         # As long as any other, so that no rest of a longer one stays behind it.
         os.pwrite(descriptor, f"{json.dumps(values).ljust(400)}\n".encode(), 0)

@@ -1,6 +1,5 @@
 """Where a run stands: its settled config, its progress, and what a second start may change."""
 
-import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -11,7 +10,7 @@ from pref_dist.data.plan import Plan
 from pref_dist.data.prepare import Prepared, digest_rows
 from pref_dist.errors import CheckpointError, ConfigError, PlanError
 from pref_dist.evaluate.worst_rows import WORST_ROWS
-from pref_dist.files import render_json, sync, write_bytes, write_json, write_text
+from pref_dist.files import remove_folder, render_json, sync, write_bytes, write_json, write_text
 from pref_dist.optim import Plateau
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.budgets import TokenBudgets, resolve_budget, suggest_budgets
@@ -139,7 +138,7 @@ def remove_run(run_dir: RunDir) -> None:
              run_dir.trained_rows, run_dir.rows_set_aside, run_dir.findings, run_dir.truncation, run_dir.report,
              run_dir.fitted_budgets, run_dir.calibration, run_dir.root / WORST_ROWS)  # fmt: skip
     for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
     for file in files:
         file.unlink(missing_ok=True)
 

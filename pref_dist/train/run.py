@@ -1,6 +1,5 @@
 """The verb `train`: one run from its config to its metrics, resumed by starting it again."""
 
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,7 +14,7 @@ from pref_dist.config.schema import RunConfig
 from pref_dist.data.prepare import write_audit
 from pref_dist.errors import ConfigError
 from pref_dist.evaluate.worst_rows import WORST_ROWS
-from pref_dist.files import read_json, remove_unfinished, write_json
+from pref_dist.files import copy_file, read_json, remove_folder, remove_unfinished, write_json
 from pref_dist.models.recipe import RECIPE
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.agreement import on_main
@@ -46,7 +45,8 @@ from pref_dist.train.stopping import has_ended, why_ended_early
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended. metrics is the content of metrics.json, empty for a stopped run.
+    """How a run ended. metrics is the content of metrics.json (log_loss in nats a row, accuracy, num_rows, step and
+    more), empty for a stopped run. reason: why it stopped, or ended early.
 
     is_main: whether this rank is the one to print it.
     """
@@ -62,8 +62,19 @@ class TrainResult:
 def train(config: RunConfig, options: TrainOptions | None = None) -> TrainResult:
     """Train, or go on training, the run that `config` describes; every rank calls it.
 
-    Raises PrefDistError. Then no further collective is tried, failures/rank_N.json says why, and the
-    caller must leave the process, because other ranks may be waiting in one.
+    One process, such as a notebook, needs nothing else: the call may be made again, for this run or another. SIGTERM,
+    SIGUSR1, Ctrl-C (a notebook's stop button) or a file `stop` in the run folder save at the next step, and the result
+    says "stopped"; the same call goes on. Signals are heard in the main thread alone, where it must be called.
+
+    Raises PrefDistError. Then no further collective is tried, failures/rank_N.json says why, and the caller must
+    leave the process, because other ranks may be waiting in one. So a script of your own under a launcher
+    (accelerate, torchrun) does its work in a function and ends as the program does, which neither waits for other
+    ranks nor lets the libraries' teardown do so:
+
+        def work():
+            return 75 if pref_dist.train_run(config).state == "stopped" else 0
+
+        pref_dist.run_as_rank(work)
     """
     options = options or TrainOptions()
     config = prepare_for_debugging(config, options)
@@ -135,7 +146,7 @@ def begin(run: Assembled) -> None:
         remove_run(run.run_dir)
     remove_unfinished(run.run_dir.root)
     for left_over in (run.run_dir.failures, run.run_dir.heartbeats):
-        shutil.rmtree(left_over, ignore_errors=True)
+        remove_folder(left_over)
     if not has_ended(run):
         run.writer.check_room()
     write_config(run.config, run.run_dir)
@@ -157,7 +168,7 @@ def keep_model_files(folder: Path, run_dir: RunDir) -> None:
     for pattern in ("*.json", "*.txt", "*.model", "*.jinja"):
         for source in folder.glob(pattern):
             if not source.name.endswith(".index.json") and source.name != RECIPE:
-                shutil.copyfile(source, run_dir.model_files / source.name)
+                copy_file(source, run_dir.model_files / source.name)
 
 
 def carry_out(run: Assembled, stop: StopRequest, options: TrainOptions, heart: Heart) -> TrainResult:
