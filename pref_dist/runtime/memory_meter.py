@@ -23,7 +23,7 @@ def measure_growth(device: torch.device, work: Callable[[], object]) -> int:
     On a CPU it is the process's memory, of which the allocator may have kept some from before; that is given back
     first.
     """
-    give_back(device)
+    trim()
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -41,7 +41,8 @@ def measure_growth(device: torch.device, work: Callable[[], object]) -> int:
 
 def held_bytes(device: torch.device) -> int:
     """Return what this process holds: of the GPU's memory, or of the host's, without files that are mapped into it."""
-    give_back(device)
+    release()
+    trim()
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     return read_status("RssAnon") if STATUS.exists() else read_resident()
@@ -55,9 +56,8 @@ def free_bytes(device: torch.device, num_local_ranks: int) -> int:
     return read_free() // num_local_ranks
 
 
-def give_back(device: torch.device) -> None:
-    """Return to the system what was freed, as far as the allocator does that."""
-    release()
+def trim() -> None:
+    """Return to the system what was freed on the host, as far as the allocator does that."""
     with suppress(OSError, AttributeError):  # glibc alone has it
         ctypes.CDLL(None).malloc_trim(0)
 
