@@ -1,7 +1,6 @@
 """sentence-transformers' CrossEncoder trainer, where that is installed (tried with 6.2.0)."""
 
 import csv
-import sys
 from typing import Any
 
 import torch
@@ -9,6 +8,7 @@ from datasets import Dataset
 
 from pref_dist.bench.parts import TrainQuestion
 from pref_dist.bench.peer_run import measure_trainer, read_texts, settle_precision, shared_settings
+from pref_dist.data.records import allow_long_cells
 
 
 def measure_training(question: TrainQuestion) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def measure_training(question: TrainQuestion) -> dict[str, Any]:
 
 def read_pairs(rows_csv: str) -> Dataset:
     """Return the columns text (the prompt), pair (both responses) and label, in the order that the trainer wants."""
-    csv.field_size_limit(sys.maxsize)
+    allow_long_cells()
     with open(rows_csv, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return Dataset.from_dict(

@@ -1,7 +1,6 @@
 """What the peers share: weights, rows and a clock around transformers' Trainer, which itself is left as it is."""
 
 import csv
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from pref_dist.bench.matrix_work import DTYPES, TIMES_IN_TRAINING, count_linear_
 from pref_dist.bench.measurement import Measurement
 from pref_dist.bench.parts import EvaluateQuestion, TrainQuestion
 from pref_dist.config.model_section import ModelSection
+from pref_dist.data.records import allow_long_cells
 from pref_dist.errors import BenchError
 from pref_dist.labels import WINNER_COLUMNS
 from pref_dist.models.model_config import read_model_config
@@ -35,7 +35,7 @@ EVALUATION_BATCH = 16  # the notebook's
 
 def read_texts(path: str) -> dict[str, list[Any]]:
     """Return the rows as the second seed notebook renders them, on the cells as they stand in the file."""
-    csv.field_size_limit(sys.maxsize)
+    allow_long_cells()
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     texts = [f"Prompt: {r['prompt']} \n Response A: {r['response_a']} \n Response B: {r['response_b']}" for r in rows]

@@ -3,10 +3,10 @@
 import csv
 import json
 import random
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pref_dist.data.records import allow_long_cells
 from pref_dist.errors import DataError
 from pref_dist.labels import ID_COLUMN, TEXT_COLUMNS, WINNER_COLUMNS
 
@@ -21,7 +21,7 @@ def read_rows(path: Path) -> list[Row]:
 
     Raises DataError if it cannot be read, or has not the columns that the peers' templates need.
     """
-    csv.field_size_limit(sys.maxsize)
+    allow_long_cells()
     try:
         with open(path, encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)

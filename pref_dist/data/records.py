@@ -163,9 +163,14 @@ def iterate_csv(path: Path, meter: Meter | None) -> Iterator[Record]:
             yield Record(dict(zip(columns, cells, strict=False)), Fault("wrong_cell_count", detail))
 
 
+def allow_long_cells() -> None:
+    """Let Python's csv read cells of up to MAX_CELL_CHARACTERS in this process; it stops at 131,072 by itself."""
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL_CHARACTERS))
+
+
 def iterate_csv_lines(path: Path, meter: Meter | None = None) -> Iterator[list[str]]:
     """Yield the header and then every record that isn't a blank line. Raises DataError for quotes that don't match."""
-    csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL_CHARACTERS))
+    allow_long_cells()
     with open_bytes(path, meter) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
         reader = csv.reader(text, strict=True)
         number, first_line = 0, 1
