@@ -94,6 +94,7 @@ accelerate_launch() {
 # they mean. With keep_terminal=yes the command keeps the terminal, and Ctrl-C is its own matter (pdb).
 supervise() {
   supervised_verb=$1
+  case " $* " in *" --dry-run "*) supervised_verb=dry-run ;; esac # nothing to save
   local num_ranks=$2 own_dir="" code seen
   shift 2
   if [ -z "${PREF_DIST_LAUNCH_DIR:-}" ]; then

@@ -13,7 +13,6 @@ ruff check .
 ruff format --check .
 mypy
 shellcheck -x launch/*.sh slurm/*.sbatch slurm/*.sh tests/slurm/*.sh tests/gpu/*.sh .ci/run
-# Three tests at a time, for two cores: a fifth of the time they wait (for Slurm, for a rank that is missed). Each file
-# in one process, in the order of tests/conftest.py: xdist by itself would begin with the files of the most tests,
-# which are the quickest.
-python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 40 --durations-min 5 "$@"
+# Two tests at a time (three gained nothing on two cores), each file in one process, in the order of tests/conftest.py:
+# xdist by itself would begin with the files of the most tests, which are the quickest.
+python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 40 --durations-min 5 "$@"

@@ -1,13 +1,12 @@
 """When the measured work began and ended in this process, and the memory that it needed until then."""
 
-import resource
-import sys
 import time
 from typing import Any
 
 import torch
 
 from pref_dist.bench.matrix_work import synchronise
+from pref_dist.runtime.memory_meter import highest_bytes
 
 
 class Clock:
@@ -27,9 +26,9 @@ class Clock:
     def stop(self) -> None:
         synchronise(self._device)
         self._end = time.perf_counter()
-        self.peak_bytes = read_peak_bytes()
+        self.peak_bytes = highest_bytes(torch.device("cpu"))
         if self._device.type == "cuda":
-            self.peak_cuda_bytes = torch.cuda.max_memory_allocated(self._device)
+            self.peak_cuda_bytes = highest_bytes(self._device)
 
     @property
     def seconds(self) -> float:
@@ -42,9 +41,3 @@ class Clock:
             "seconds": self.seconds, "peak_bytes": self.peak_bytes, "peak_cuda_bytes": self.peak_cuda_bytes,
             "device": self._device.type, "threads": torch.get_num_threads(),
         }  # fmt: skip
-
-
-def read_peak_bytes() -> int:
-    """Return the largest resident memory of this process so far; Linux gives KiB, a Mac bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak

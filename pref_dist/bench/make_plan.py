@@ -25,9 +25,12 @@ def measure(question: PlanQuestion) -> dict[str, Any]:
         seconds, "evaluation", lambda: plan_evaluation(rows, lengths, EVALUATION_BUDGET * question.token_budget)
     )
     assert num_planned == question.num_rows == sum(len(batch.rows) for batch in batches), "every row once"
-    from pref_dist.bench.clock import read_peak_bytes
+    import torch
 
-    return {"seconds": seconds, "steps": plan.num_steps, "rows": num_planned, "peak_bytes": read_peak_bytes()}
+    from pref_dist.runtime.memory_meter import highest_bytes
+
+    peak = highest_bytes(torch.device("cpu"))
+    return {"seconds": seconds, "steps": plan.num_steps, "rows": num_planned, "peak_bytes": peak}
 
 
 def draw_lengths(question: PlanQuestion) -> Lengths:

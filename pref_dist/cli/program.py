@@ -83,6 +83,10 @@ def run_as_rank(work: Callable[[], int | None]) -> NoReturn:
         notes = getattr(error, "__notes__", [])
         say_error("\n".join((f"{type(error).__name__}: {error}", *notes)))
         code = error.exit_code
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            say_error(end.code)
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         code = 130

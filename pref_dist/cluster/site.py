@@ -17,7 +17,7 @@ MEMORY = re.compile(r"\d+[KMGT]?")
 # A secret as it stands: after a name that says so, as an argument, or by its looks; not what a command or variable
 # gives.
 SECRET = re.compile(
-    r"\w*(TOKEN|API_?KEY|SECRET|PASSWORD|PASSWD)\w*=[\"']?(?![\"'$`\s])\S"
+    r"(?:\b|\w*_)(TOKEN|API_?KEY|SECRET(_ACCESS)?(_KEY)?|PASSWORD|PASSWD)=[\"']?(?!\d\b|true\b|false\b)(?![\"'$`\s])\S"
     r"|--?(token|api[-_]?key|password)[= ][\"']?(?![\"'$`\s])\S|wandb login (?!-|\$)\S|\bhf_[A-Za-z0-9]{20,}",
     re.IGNORECASE,
 )

@@ -15,10 +15,32 @@ def read_memory() -> tuple[int, int]:
 
 
 def read_limit() -> tuple[int, int] | None:
-    """Return (limit, bytes in use) of this process's cgroup; None: it has no limit below the host's memory."""
-    limit = read_cgroup_number("memory.max", "memory/memory.limit_in_bytes")
-    used = read_cgroup_number("memory.current", "memory/memory.usage_in_bytes")
-    return None if limit is None or limit >= read_memory()[0] else (limit, used or 0)
+    """Return (limit, bytes in use) of this process's cgroup; None: it has no limit below the host's memory.
+
+    Of the groups around it, too, such as a Slurm job's around its step's: of the one with the least room. Files that
+    are kept in memory until somebody needs the room count as free.
+    """
+    found = [limit for folder in list_cgroups() if (limit := read_group(folder)) is not None]
+    return min(found, key=lambda limit: limit[0] - limit[1], default=None)
+
+
+def list_cgroups() -> list[Path]:
+    """Return this process's cgroup and those around it (v2), or the one of a v1 memory controller."""
+    own = find_cgroup_file("memory.max").parent
+    around = [own, *(folder for folder in own.parents if folder.is_relative_to(CGROUPS))]
+    return [*around, CGROUPS / "memory"]
+
+
+def read_group(folder: Path) -> tuple[int, int] | None:
+    limit = read_number(folder, "memory.max", "memory.limit_in_bytes")
+    if limit is None or limit >= read_memory()[0]:
+        return None
+    used = read_number(folder, "memory.current", "memory.usage_in_bytes") or 0
+    with suppress(OSError, ValueError):
+        lines = (folder / "memory.stat").read_text(encoding="utf-8").splitlines()
+        counts = dict(line.split(maxsplit=1) for line in lines)
+        used -= int(counts.get("inactive_file", 0))
+    return limit, max(0, used)
 
 
 def read_free() -> int:
@@ -28,8 +50,8 @@ def read_free() -> int:
     return free if limit is None else max(0, min(free, limit[0] - limit[1]))
 
 
-def read_cgroup_number(name: str, older_name: str) -> int | None:
-    for path in (find_cgroup_file(name), CGROUPS / older_name):
+def read_number(folder: Path, name: str, older_name: str) -> int | None:
+    for path in (folder / name, folder / older_name):
         with suppress(OSError, ValueError):
             return int(path.read_text(encoding="utf-8"))
     return None

@@ -38,6 +38,10 @@ class StateBytes:
     def total(self) -> int:
         return self.on_device + self.on_host
 
+    def counted_on(self, device_type: str) -> int:
+        """Return what the memory of a rank's device holds of it: on a CPU both are one."""
+        return self.on_device if device_type == "cuda" else self.total
+
 
 @dataclass(frozen=True)
 class Sharing:

@@ -1,6 +1,8 @@
 """How much memory a piece of work takes on this rank, its highest point included."""
 
 import ctypes
+import resource
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +17,8 @@ CLEAR_REFS, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 RESET_PEAK = "5"  # see proc_pid_clear_refs(5)
 SAMPLE_SECONDS = 0.002
 KIBIBYTE = 1024
+# What was counted before a count began anew: bytes of this process.
+HIGHEST = {"host": 0, "cuda": 0}
 
 
 def measure_growth(device: torch.device, work: Callable[[], object]) -> int:
@@ -26,6 +30,7 @@ def measure_growth(device: torch.device, work: Callable[[], object]) -> int:
     trim()
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
+        HIGHEST["cuda"] = highest_bytes(device)
         torch.cuda.reset_peak_memory_stats(device)
         work()
         torch.cuda.synchronize(device)
@@ -45,7 +50,9 @@ def held_bytes(device: torch.device) -> int:
     trim()
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
-    return read_status("RssAnon") if STATUS.exists() else read_resident()
+    with suppress(OSError):  # kernels before 4.5 do not say it
+        return read_status("RssAnon")
+    return read_resident()
 
 
 def free_bytes(device: torch.device, num_local_ranks: int) -> int:
@@ -65,10 +72,20 @@ def trim() -> None:
 def reset_peak() -> bool:
     """Let the kernel count the process's highest memory anew; False where it does not."""
     try:
+        seen = read_status("VmHWM")
         CLEAR_REFS.write_text(RESET_PEAK)
     except OSError:
         return False
+    HIGHEST["host"] = max(HIGHEST["host"], seen)
     return True
+
+
+def highest_bytes(device: torch.device) -> int:
+    """Return the most that this process has held of the device's memory, also before a measurement counted it anew."""
+    if device.type == "cuda":
+        return max(HIGHEST["cuda"], torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return max(HIGHEST["host"], peak if sys.platform == "darwin" else KIBIBYTE * peak)
 
 
 def read_status(name: str) -> int:

@@ -29,6 +29,9 @@ WatchBatches = Callable[[int, int], None]  # hears of (batches evaluated, batche
 COMPILING: tuple[Backend, ...] = ("single", "ddp", "zero0", "zero1", "zero2", "zero2_offload", "fsdp2")
 
 
+LEFT_GROUPS: list[Any] = []  # see `Parallel.stop`
+
+
 class Parallel:
     """This process among its ranks. Build it by `start_parallel`, end it by `stop`.
 
@@ -178,8 +181,11 @@ class Parallel:
         # A thread of gloo may still hold the tensor of a finished exchange, and needs Python's lock to drop it. So the
         # last to hold the group, who waits for its threads, must be Python's own handle, which gives up the lock;
         # DDP's reducer would wait with the lock held, for ever. A group that is never dropped is bad, too: where such
-        # a thread asks for the lock while Python ends, the process aborts (torch 2.13). DeepSpeed and FSDP2 do keep
-        # groups of their own for ever, which is one reason why cli/program.py ends a rank by os._exit.
+        # a thread asks for the lock while Python ends, the process aborts (torch 2.13). DeepSpeed and FSDP2 keep groups
+        # of their own for ever, and once the heap was found damaged in a run after one whose group had gone: theirs
+        # stay, and cli/program.py ends a rank by os._exit.
+        if self.backend != "ddp":
+            LEFT_GROUPS.append(torch.distributed.group.WORLD)
         for replica in self._replicas:
             del replica.reducer, replica.logger, replica.process_group
         self._replicas.clear()

@@ -20,8 +20,8 @@ from pref_dist.runtime.trackers import check_trackers
 from pref_dist.train.assemble import TrainOptions, assemble, plan_rows
 from pref_dist.train.folds import check_request, config_of_fold
 from pref_dist.train.measuring import RankMemory, measure_ranks
-from pref_dist.train.memory import REMEDY
-from pref_dist.train.resume import read_saved_config, settle_config
+from pref_dist.train.memory import REMEDY, fit_rows, read_budgets
+from pref_dist.train.resume import find_checkpoint, read_saved_config, settle_config
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ class DryRun:
 
     def check_fits(self) -> None:
         """Raise OutOfMemoryError if the largest micro-batch has no room on a rank."""
-        tight = [number for number, rank in enumerate(self.ranks) if not rank.fits]
-        if not tight:
+        if self.fits:
             return
+        # Where one rank fails none tries the largest batch, so that to have tried it says nothing of the others.
+        tight = [number for number, rank in enumerate(self.ranks) if rank.failure or rank.activations > rank.free]
         rank = self.ranks[tight[0]]
         why = rank.failure or f"about {render_bytes(rank.activations)} are needed, {render_bytes(rank.free)} are free"
-        if self.largest_budget is None:
-            remedy = f"Lower it. {REMEDY}"
-        else:
+        remedy = f"Lower it. {REMEDY}"
+        if self.largest_budget is not None and self.largest_budget < self.token_budget:
             remedy = f"Set train.token_budget to at most {self.largest_budget:,}. {REMEDY}"
         raise OutOfMemoryError(
             f"train.token_budget={self.token_budget:,} does not fit on {len(tight)} of {len(self.ranks)} ranks "
@@ -93,8 +93,12 @@ def dry_run(config: RunConfig, options: TrainOptions | None = None, fold: int | 
     settled = settle_config(config, saved, parallel, options.accept_changes)
     copies = run_dir.model_files if saved else None
     rows = plan_rows(settled, parallel, options.num_rows, options.watch_build, copies)
+    checkpoint = None
+    if not options.is_anew:
+        checkpoint = find_checkpoint(run_dir, rows.identity, rows.plan, parallel, speaker, options.accept_changes)
+        rows = fit_rows(rows, parallel.broadcast(read_budgets(settled, run_dir) if parallel.is_main else {}))
     held_before = held_bytes(parallel.device)
-    run = assemble(settled, rows, None, parallel, speaker, options)
+    run = assemble(settled, rows, checkpoint, parallel, speaker, options)
     ranks = measure_ranks(run, held_before)
     parallel.stop()
     return DryRun(

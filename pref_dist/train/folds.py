@@ -183,9 +183,11 @@ def say_how_far(root: RunDir, config: RunConfig) -> None:
 def remove_others(root: RunDir, keep: int) -> None:
     """Delete what earlier starts have left of the other folds, also of folds that there are no longer."""
     for folder in root.root.glob("fold_*"):
+        if folder == root.fold(keep).root:
+            continue
         if folder.is_symlink():  # to whatever: what lies there is not of these folds
             folder.unlink()
-        elif folder != root.fold(keep).root:
+        else:
             remove_run(RunDir(folder))
 
 

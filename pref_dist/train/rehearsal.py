@@ -50,11 +50,15 @@ def rehearse(run: Assembled) -> None:
 
 
 def describe_peak(run: Assembled, growth: int, left: int) -> str:
-    """Return the line about the rank that needs most. growth: bytes of a first backward, which makes the gradients."""
+    """Return the line about the rank that needs most.
+
+    growth: bytes of a first forward and backward, which gathers weights and makes the gradients.
+    """
     state = run.state_bytes
-    peak = state.total - state.gradients + max(growth, state.gradients)
+    counted, made = state.counted_on(run.parallel.device.type), state.gradients + state.gathered
+    peak = counted - made + max(growth, made)
     return (
-        f"memory     about {render_bytes(peak)} a rank at the peak, {render_bytes(state.total)} of it for model and "
+        f"memory     about {render_bytes(peak)} a rank at the peak, {render_bytes(counted)} of it for model and "
         f"optimiser; {render_bytes(max(0, left))} are left then"
     )
 

@@ -14,7 +14,7 @@ from pref_dist.files import remove_folder, render_json, sync, write_bytes, write
 from pref_dist.optim import Plateau
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.budgets import TokenBudgets, resolve_budget, suggest_budgets
-from pref_dist.runtime.checkpoint import Checkpoint, drop_newer, find_newest, folder_of_step, read_into
+from pref_dist.runtime.checkpoint import Checkpoint, drop_newer, find_newest, folder_of_step, list_steps, read_into
 from pref_dist.runtime.engine import Engine, LossScale
 from pref_dist.runtime.log import MetricsLog, Speaker
 from pref_dist.runtime.parallel import Parallel
@@ -130,9 +130,15 @@ def write_config(config: RunConfig, run_dir: RunDir) -> None:
 def remove_run(run_dir: RunDir) -> None:
     """Delete what an earlier run left, by name: a run folder may hold files that are not ours.
 
-    Not the stop file, which may be meant for this start.
+    Not the stop file, which may be meant for this start. Raises CheckpointError if the checkpoints lie behind a link.
     """
-    folders = [run_dir.checkpoints, run_dir.evaluations, run_dir.failures, run_dir.heartbeats, run_dir.model_files]
+    if run_dir.checkpoints.is_symlink() and list_steps(run_dir.checkpoints):
+        raise CheckpointError(
+            f"{run_dir.checkpoints} is a link to {run_dir.checkpoints.resolve()}, whose checkpoints may be another "
+            "run's: they are not deleted. Empty that folder, or remove the link, and start again."
+        )
+    folders = [] if run_dir.checkpoints.is_symlink() else [run_dir.checkpoints]
+    folders += [run_dir.evaluations, run_dir.failures, run_dir.heartbeats, run_dir.model_files]
     folders += [run_dir.parts, *(run_dir.logs / tracker for tracker in get_args(Tracker))]
     files = (run_dir.config, run_dir.state, run_dir.metrics_log, run_dir.metrics, run_dir.best, run_dir.valid_logits,
              run_dir.trained_rows, run_dir.rows_set_aside, run_dir.findings, run_dir.truncation, run_dir.report,

@@ -79,6 +79,9 @@ def a_token_that_a_site_would_write_into_each_script(place: Place) -> None:
         assert_no_secret(said.encode())
     assert not (place.folder / "run" / "slurm").exists()
     assert b"cat ~/.my_token" in write_scripts(place, '"export HF_TOKEN=$(cat ~/.my_token)"')
+    for line in ("export TOKENIZERS_PARALLELISM=false", "export MAX_TOKENS=1024", "export SECRETS_DIR=/x",
+                 "export HF_TOKEN_PATH=~/.token", "export HF_HUB_DISABLE_IMPLICIT_TOKEN=1"):  # fmt: skip
+        assert line.encode() in write_scripts(place, f'"{line}"')
 
 
 def passwords_of_proxies_and_mirrors_in_a_diagnosis(place: Place) -> None:

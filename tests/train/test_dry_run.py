@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from transformers import BertConfig
@@ -12,12 +13,14 @@ from transformers import BertConfig
 from pref_dist.config.load import load_config
 from pref_dist.config.model_section import LoraSection, ModelSection
 from pref_dist.doctor.run_config import find_sizes
-from pref_dist.errors import OutOfMemoryError
+from pref_dist.errors import CheckpointError, OutOfMemoryError
 from pref_dist.models.build import build_model
 from pref_dist.models.sizes import ModelSizes, measure_files, measure_module
 from pref_dist.runtime.memory_estimate import Sharing, StateBytes, estimate_state
+from pref_dist.train.assemble import TrainOptions
 from pref_dist.train.dry_run import DryRun, dry_run
 from pref_dist.train.measuring import RankMemory, fit_line
+from pref_dist.train.run import train
 from tests.tiny_model import write_random
 
 FACTOR = 1.5  # between an estimate and what is measured
@@ -123,13 +126,34 @@ def test_two_batches_make_a_line_that_tells_the_largest_budget():
 
 def test_what_does_not_fit_is_an_error_with_the_budget_that_does():
     state = StateBytes(100, 100, 200)
-    roomy = RankMemory(state, 100, 8, 800, 1000, 900, free=5000, largest_budget=4000)
+    roomy = RankMemory(state, 100, 8, 800, 1000, None, free=5000, largest_budget=4000)
     tight = RankMemory(state, 100, 8, 800, 6000, None, free=5000, largest_budget=660)
-    DryRun("ddp", 2, "cpu", 10, 2, 800, [roomy, roomy], True).check_fits()
+    tried = replace(roomy, activations_measured=900)
+    DryRun("ddp", 2, "cpu", 10, 2, 800, [tried, tried], True).check_fits()
     with pytest.raises(OutOfMemoryError, match="at most 660") as raised:
         DryRun("ddp", 2, "cpu", 10, 2, 800, [roomy, tight], True).check_fits()
     assert "1 of 2 ranks (rank 1: about 6.0 KB are needed, 5.0 KB are free)" in str(raised.value)
     assert raised.value.exit_code == OUT_OF_MEMORY
+    # Nobody tries the largest batch once a rank has failed with a smaller one.
+    failed = RankMemory(state, num_rows=8, num_tokens=800, failure="not enough memory: 9 GB")
+    with pytest.raises(OutOfMemoryError, match=r"1 of 2 ranks \(rank 1: not enough memory: 9 GB\). Lower it") as raised:
+        DryRun("ddp", 2, "cpu", 10, 2, 800, [roomy, failed], True).check_fits()
+    assert "4,000" not in str(raised.value)
+
+
+def test_a_run_that_would_not_go_on_is_refused_and_one_that_would_is_measured_without_its_model_folder(
+    write_run, tiny_model, tmp_path
+):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    run_yaml, run_dir = write_run(model={"name": str(model)}, train={"max_steps": 2})
+    train(load_config(run_yaml))
+    shutil.rmtree(model)
+    before = sorted(run_dir.rglob("*"))
+    assert dry_run(load_config(run_yaml, ["train.max_steps=2"])).fits
+    with pytest.raises(CheckpointError, match="belongs to another run"):
+        dry_run(load_config(run_yaml), TrainOptions(limit=40))
+    assert sorted(run_dir.rglob("*")) == before
 
 
 def test_of_folds_it_is_the_one_that_is_asked_for_and_none_is_begun(write_run, capsys):
