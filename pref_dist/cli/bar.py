@@ -4,7 +4,6 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable
 from typing import Any, TextIO
 
 DUMB_TERMINALS = ("", "dumb", "unknown")
@@ -69,9 +68,6 @@ class AboveBar:
 
     def write(self, text: str) -> int:
         return self._bar.write_above(self._stream, text)
-
-    def writelines(self, lines: Iterable[str]) -> None:
-        self.write("".join(lines))
 
     def __getattr__(self, name: str) -> Any:
         if name == "_stream":  # of a copy that has nothing yet
