@@ -119,9 +119,12 @@ def keep_inside(chances: Chances) -> Chances:
 def average(parts: Sequence[Completed]) -> Completed:
     """Return the mean of several models' probabilities of the same rows. A row is a prior that all had set aside."""
     first = parts[0]
-    total = sum(fill_in(parts), np.zeros_like(first.chances))
+    mean = np.zeros_like(first.chances)
+    for chances in fill_in(parts):
+        mean += chances
+    mean /= len(parts)
     is_prior = np.all([part.is_prior for part in parts], axis=0)
-    return Completed(first.ids, is_prior, first.num_left_out, first.set_aside, total / len(parts))
+    return Completed(first.ids, is_prior, first.num_left_out, first.set_aside, mean)
 
 
 def fill_in(parts: Sequence[Completed]) -> list[Chances]:

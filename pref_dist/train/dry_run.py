@@ -12,16 +12,16 @@ from pref_dist.config.schema import RunConfig
 from pref_dist.errors import OutOfMemoryError
 from pref_dist.files import render_bytes
 from pref_dist.run_dir import RunDir
-from pref_dist.runtime.checkpoint import list_steps
 from pref_dist.runtime.log import Speaker
 from pref_dist.runtime.memory_meter import held_bytes
 from pref_dist.runtime.parallel import start_parallel
 from pref_dist.runtime.trackers import check_trackers
-from pref_dist.train.assemble import TrainOptions, assemble, plan_rows
+from pref_dist.train.assemble import TrainOptions, assemble
 from pref_dist.train.folds import check_request, config_of_fold
 from pref_dist.train.measuring import RankMemory, measure_ranks
-from pref_dist.train.memory import REMEDY, fit_rows, read_budgets
-from pref_dist.train.resume import find_checkpoint, read_saved_config, settle_config
+from pref_dist.train.memory import REMEDY, say_budgets
+from pref_dist.train.resume import read_saved_config
+from pref_dist.train.start import has_started, plan_start
 
 
 @dataclass(frozen=True)
@@ -89,25 +89,15 @@ def dry_run(config: RunConfig, options: TrainOptions | None = None, fold: int | 
     parallel = start_parallel(config.parallel, config.run.deterministic)
     check_trackers(config.run.trackers, parallel)
     speaker = Speaker(parallel.is_main, sys.stderr if options.lines_to_stderr else sys.stdout)
-    saved = parallel.broadcast(read_started(run_dir) if parallel.is_main and not options.is_anew else None)
-    settled = settle_config(config, saved, parallel, options.accept_changes)
-    copies = run_dir.model_files if saved else None
-    rows = plan_rows(settled, parallel, options.num_rows, options.watch_build, copies)
-    checkpoint = None
-    if not options.is_anew:
-        checkpoint = find_checkpoint(run_dir, rows.identity, rows.plan, parallel, speaker, options.accept_changes)
-        rows = fit_rows(rows, parallel.broadcast(read_budgets(settled, run_dir) if parallel.is_main else {}))
+    goes_on = parallel.is_main and not options.is_anew and has_started(run_dir)
+    saved = parallel.broadcast(read_saved_config(run_dir) if goes_on else None)
+    start = plan_start(config, saved, parallel, speaker, options)
+    say_budgets(start.config, start.budgets, speaker)
     held_before = held_bytes(parallel.device)
-    run = assemble(settled, rows, checkpoint, parallel, speaker, options)
+    run = assemble(start.config, start.rows, start.checkpoint, parallel, speaker, options)
     ranks = measure_ranks(run, held_before)
     parallel.stop()
     return DryRun(
         parallel.backend, parallel.world_size, parallel.device.type, len(run.plan.rows), run.plan.num_steps,
         run.plan.token_budget, ranks, parallel.is_main,
     )  # fmt: skip
-
-
-def read_started(run_dir: RunDir) -> RunConfig | None:
-    """Return the config of the run that a start would go on with, or None; rank 0 only."""
-    is_there = run_dir.read_state().get("state") == "finished" or list_steps(run_dir.checkpoints)
-    return read_saved_config(run_dir) if is_there else None

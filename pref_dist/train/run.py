@@ -18,7 +18,7 @@ from pref_dist.files import copy_file, read_json, remove_folder, remove_unfinish
 from pref_dist.models.recipe import RECIPE
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.agreement import on_main
-from pref_dist.runtime.checkpoint import list_steps, recover
+from pref_dist.runtime.checkpoint import recover
 from pref_dist.runtime.deadline import read_deadline
 from pref_dist.runtime.failure import record_failure
 from pref_dist.runtime.heartbeat import Heart
@@ -26,20 +26,19 @@ from pref_dist.runtime.log import Speaker
 from pref_dist.runtime.parallel import Parallel, start_parallel
 from pref_dist.runtime.preempt import StopRequest, remove_left_over, stop_files
 from pref_dist.runtime.trackers import TrackedRun, check_trackers, tracking
-from pref_dist.train.assemble import Assembled, TrainOptions, assemble, plan_rows
+from pref_dist.train.assemble import Assembled, TrainOptions, assemble
 from pref_dist.train.debug import debugging, overfit_one_step, show_run
 from pref_dist.train.describe import describe_run
 from pref_dist.train.loop import run_steps
-from pref_dist.train.memory import fit_rows, read_budgets, say_budgets
+from pref_dist.train.memory import say_budgets
 from pref_dist.train.resume import (
     cut_back,
-    find_checkpoint,
     read_saved_config,
     remove_run,
-    settle_config,
     write_config,
 )
 from pref_dist.train.saving import complete_save
+from pref_dist.train.start import has_started, plan_start
 from pref_dist.train.stopping import has_ended, why_ended_early
 
 
@@ -108,22 +107,14 @@ def train_among(
         failures_recorded(run_dir, parallel, heart) as so_far,
     ):
         saved, state = parallel.broadcast(read_run_dir(run_dir, options) if parallel.is_main else (None, {}))
-        config = settle_config(config, saved, parallel, options.accept_changes)
-        copies = run_dir.model_files if saved else None
-        rows = plan_rows(config, parallel, options.num_rows, options.watch_build, copies)
-        checkpoint = None
-        if not options.is_anew:
-            checkpoint = find_checkpoint(run_dir, rows.identity, rows.plan, parallel, speaker, options.accept_changes)
+        start = plan_start(config, saved, parallel, speaker, options)
         if state.get("state") == "finished" and not options.accept_changes:
             reason = "; ".join(filter(None, ("before", state.get("reason"))))
             return TrainResult(
                 "finished", run_dir.root, state["step"], reason, read_json(run_dir.best), parallel.is_main
             )
-        if not options.is_anew:
-            budgets = parallel.broadcast(read_budgets(config, run_dir) if parallel.is_main else {})
-            rows = fit_rows(rows, budgets)
-            say_budgets(config, budgets, speaker)
-        so_far.append(assemble(config, rows, checkpoint, parallel, speaker, options))
+        say_budgets(start.config, start.budgets, speaker)
+        so_far.append(assemble(start.config, start.rows, start.checkpoint, parallel, speaker, options))
         on_main(parallel, "The run folder", lambda: begin(so_far[0]))
         with tracked(so_far[0]):
             heart.start()
@@ -248,12 +239,11 @@ def failures_recorded(run_dir: RunDir, parallel: Parallel, heart: Heart) -> Iter
 
 def read_run_dir(run_dir: RunDir, options: TrainOptions) -> tuple[RunConfig | None, dict[str, Any]]:
     """Return the config and the state of the run that is to go on: (None, {}) if there is none. Rank 0 only."""
-    state = run_dir.read_state()
     if not options.is_anew:
         recover(run_dir.checkpoints)
-    if options.is_anew or not (state.get("state") == "finished" or list_steps(run_dir.checkpoints)):
+    if options.is_anew or not has_started(run_dir):
         return None, {}
-    return read_saved_config(run_dir), state
+    return read_saved_config(run_dir), run_dir.read_state()
 
 
 def end_run(run: Assembled, stop_reason: str) -> TrainResult:
