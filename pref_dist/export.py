@@ -12,7 +12,8 @@ from torch import nn
 from pref_dist.config.schema import RunConfig
 from pref_dist.data.encode import load_tokenizer
 from pref_dist.errors import ConfigError, ParallelError
-from pref_dist.evaluate.restore import choose_checkpoint, read_run_config, restore_model
+from pref_dist.evaluate.open_model import choose_checkpoint, restore_model
+from pref_dist.evaluate.restore import read_run_config
 from pref_dist.files import StrPath, sync, write_json, write_text
 from pref_dist.model_card import render_card
 from pref_dist.models.build import count_parameters
@@ -105,9 +106,11 @@ def write_folder(folder: Path, config: RunConfig, run_dir: RunDir, found: Checkp
     for pattern in TOKENIZER_FILES:
         for source in run_dir.model_files.glob(pattern):
             shutil.copyfile(source, folder / source.name)
-    if run_dir.trained_rows.is_file():  # so that a run that starts from here knows its rows, too
-        shutil.copyfile(run_dir.trained_rows, RunDir(folder).trained_rows)
-    write_json(folder / RECIPE, describe_recipe(config, found.step))
+    # What the run has learnt from, for runs that start from here; and the temperature of its predictions.
+    for source in (run_dir.trained_rows, run_dir.calibration):
+        if source.is_file():
+            shutil.copyfile(source, folder / source.name)
+    write_json(folder / RECIPE, describe_recipe(config, found.step, found.progress["class_shares"]))
     card = folder / "README.md"
     write_text(card, render_card(config, run_dir, found, count_parameters(module), name_loader(config)))
     for path in folder.iterdir():

@@ -13,16 +13,16 @@ from torch import nn
 from pref_dist.config.load import with_values
 from pref_dist.config.schema import RunConfig
 from pref_dist.config.train_section import Precision
-from pref_dist.data.encode import RowEncoder, TokenizerSpec, load_tokenizer
+from pref_dist.data.encode import RowEncoder
 from pref_dist.data.given_rows import GivenRows, GivenTable, read_given_rows
 from pref_dist.data.layout import BatchLayout, build_layout
 from pref_dist.errors import ModelError
 from pref_dist.evaluate.infer import build_task, infer_logits
-from pref_dist.evaluate.restore import choose_checkpoint, read_run_config, restore_model
+from pref_dist.evaluate.open_model import open_model
+from pref_dist.evaluate.restore import read_model_config
 from pref_dist.labels import NUM_CLASSES
 from pref_dist.metrics import probabilities
-from pref_dist.models.build import build_model
-from pref_dist.models.recipe import RECIPE, read_recipe
+from pref_dist.models.recipe import RECIPE, is_export
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.budgets import settle_evaluation_budget
 from pref_dist.runtime.engine import InferenceEngine
@@ -83,43 +83,23 @@ def load_model(
     """Open an exported folder or a run folder; see `pref_dist.load`."""
     parallel = stand_alone(device)
     run_dir, config = RunDir(folder), read_settings(folder, precision)
-    is_export = config.model.name == str(folder)
     with torch.random.fork_rng(devices=[]):  # building draws numbers, and the caller's stay as they are
-        if is_export:
-            module, tokens = open_export(config, folder, checkpoint)
-        else:
-            module, tokens = restore_model(config, run_dir, choose_checkpoint(run_dir, checkpoint), parallel)
+        opened = open_model(config, run_dir, checkpoint, parallel)
     in_use = resolve_precision(config.train.precision, parallel.device)
-    engine = parallel.build_inference_engine(module, in_use, config.parallel.timeout_seconds)
-    data, layout = config.data, build_layout(config, tokens)
-    encoder = RowEncoder(tokens, data.max_tokens, data.template, data.truncation, data.clean)
+    engine = parallel.build_inference_engine(opened.module, in_use, config.parallel.timeout_seconds)
+    data, layout = config.data, build_layout(config, opened.tokenizer)
+    encoder = RowEncoder(opened.tokenizer, data.max_tokens, data.template, data.truncation, data.clean)
     settled = settle_evaluation_budget(config, parallel.device)
     budget = token_budget or max(settled, layout.num_sequences * data.max_tokens)
-    home = folder if is_export else run_dir.model_files
-    return LoadedModel(module, config, home, budget, encoder, layout, engine, parallel)
+    return LoadedModel(opened.module, config, opened.home, budget, encoder, layout, engine, parallel)
 
 
 def read_settings(folder: Path, precision: Precision | None) -> RunConfig:
-    """Return the settings of an export, whose model.name is the folder itself, or of a run. Raises ModelError."""
-    config = read_recipe(folder)
-    if config is None and not RunDir(folder).config.is_file():
+    """Return the settings of an exported model or of a run. Raises ModelError."""
+    if not is_export(folder) and not RunDir(folder).config.is_file():
         raise ModelError(
             f"{folder} is neither an exported model (it has no {RECIPE}) nor a run folder (it has no config.yaml). "
             "Name what `pref-dist export RUN OUT` has written, or a run folder."
         )
-    config = config or read_run_config(RunDir(folder), ())
+    config = read_model_config(RunDir(folder), ())
     return config if precision is None else with_values(config, train__precision=precision)
-
-
-def open_export(config: RunConfig, folder: Path, checkpoint: str | None) -> tuple[nn.Module, TokenizerSpec]:
-    """Return the model of an exported folder, on the host, and its tokenizer. Raises ModelError."""
-    if checkpoint is not None:
-        raise ModelError(f"{folder} is an exported model, which holds one step; checkpoint={checkpoint} is for runs.")
-    tokens = load_tokenizer(folder)
-    built = build_model(config.model, folder, config.data.max_tokens, tokens.vocab_size, seed=0)
-    if built.new_names:
-        raise ModelError(
-            f"The weights in {folder} lack {len(built.new_names)} parameters (first: {built.new_names[0]}). Copy the "
-            "folder again, or export the run again."
-        )
-    return built.module, tokens

@@ -22,7 +22,7 @@ from pref_dist.evaluate.calibration_file import Choice, choose_temperature
 from pref_dist.evaluate.completed import Completed, average, chances_of, complete, list_rows
 from pref_dist.evaluate.deadline import Deadline
 from pref_dist.evaluate.parts_lock import only_one_job
-from pref_dist.evaluate.restore import RestoredRun, read_run_config
+from pref_dist.evaluate.restore import RestoredRun, read_model_config
 from pref_dist.evaluate.texts import pick
 from pref_dist.files import StrPath, as_path, as_paths
 from pref_dist.run_dir import RunDir
@@ -85,7 +85,8 @@ def predict(
 ) -> PredictResult:
     """Predict every row of `data` by the mean of all runs' probabilities and write a submission; every rank calls it.
 
-    run_folders: one or several. The file's columns are id, winner_model_a, winner_model_b, winner_tie.
+    run_folders: one or several, of runs or of exported models. The columns of `out` are id, winner_model_a,
+    winner_model_b, winner_tie.
 
     Rows that fail a check cannot be read by a model; they get the training rows' class shares. Label columns are
     passed over, whatever stands in them. Of chosen/rejected pairs A is the chosen response; rows without an id get
@@ -96,7 +97,7 @@ def predict(
     options, data, out = options or PredictOptions(), Path(data), Path(out)
     run_dirs = [RunDir(folder) for folder in as_paths(run_folders)]
     check_request(run_dirs, options)
-    configs = [read_run_config(run_dir, options.overrides) for run_dir in run_dirs]
+    configs = [read_model_config(run_dir, options.overrides) for run_dir in run_dirs]
     trained = read_what_labels_know(run_dirs, options.soft_labels)
     parallel = start_parallel(configs[0].parallel, configs[0].run.deterministic, options.watch_batches)
     say = Speaker(parallel.is_main, sys.stderr).say

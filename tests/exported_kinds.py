@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pref_dist.evaluate.restore import read_run_config, restore_run
+from pref_dist.evaluate.restore import read_model_config, restore_run
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.parallel import start_parallel
 from tests.ranks.many_runs import run_jobs
@@ -49,9 +49,9 @@ def train_kinds(folder: Path, sample_dir: Path, tiny_model: Path, cache_dir: Pat
     return run_dirs
 
 
-def infer_file(run_dir: Path, path: Path) -> NDArray[np.float32 | np.float64]:
-    """Return the logits of a file's rows as `evaluate` and `predict` compute them."""
-    config = read_run_config(RunDir(run_dir), ())
-    run = restore_run(config, RunDir(run_dir), None, start_parallel(config.parallel))
+def infer_file(folder: Path, path: Path) -> NDArray[np.float32 | np.float64]:
+    """Return the logits of a file's rows as `predict` computes them, by a run or an exported model."""
+    config = read_model_config(RunDir(folder), ())
+    run = restore_run(config, RunDir(folder), None, start_parallel(config.parallel))
     table = run.open_rows(path, with_labels=False)
     return run.infer(table, np.arange(len(table), dtype=np.int64)).logits

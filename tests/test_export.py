@@ -69,11 +69,15 @@ def test_the_folder_holds_what_a_hub_model_holds_and_others_may_read_it(out):
 
 def test_the_recipe_says_how_text_becomes_tokens_and_what_the_classes_are(run_dir, out):
     recipe = json.loads((out / "pref_dist.json").read_text())
-    assert recipe["format_version"] == 1
+    assert recipe["format_version"] == 2
     assert recipe["pref_dist"] == pref_dist.__version__
     assert recipe["classes"] == ["A", "B", "tie"]
     assert recipe["precision"] == "fp32"
-    assert recipe["data"] == {"template": "joint", "clean": "none", "max_tokens": 96, "truncation": "fair"}
+    assert recipe["data"] == {
+        "format": "auto", "template": "joint", "clean": "none", "max_tokens": 96, "truncation": "fair"
+    }  # fmt: skip
+    assert recipe["evaluate"] == {"swap": "none", "swap_share": 0.3, "calibrate": "none"}
+    assert sum(recipe["class_shares"]) == pytest.approx(1.0)
     assert (recipe["model"]["kind"], recipe["model"]["pooling"], recipe["model"]["head"]) == ("joint", "cls", "default")
     assert recipe["step"] == json.loads((run_dir / "best.json").read_text())["step"]
 

@@ -62,6 +62,13 @@ def test_an_export_gives_another_process_the_runs_logits_when_the_run_is_gone(wo
     assert np.ptp(expected, axis=0).min() > 1e-5, "rows that all get the same would show nothing"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_predict_takes_an_export_for_the_run(world, kind):
+    expected, found = world.expected[kind], infer_file(world.outs[kind], world.test)
+    assert found.dtype == expected.dtype
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 if expected.dtype == np.float64 else 1e-6)
+
+
 def test_a_run_folder_gives_the_logits_of_its_best_checkpoint(world):
     np.testing.assert_allclose(world.opened, world.expected["segments"], rtol=0, atol=1e-6)
     with pytest.raises(CheckpointError, match="step_000099 does not exist"):
@@ -142,5 +149,5 @@ def test_a_folder_that_is_neither_export_nor_run_is_an_error_with_the_remedy(tin
 
 
 def test_an_export_holds_one_step(world):
-    with pytest.raises(ModelError, match="holds one step"):
+    with pytest.raises(ModelError, match=r"holds step \d+ alone; checkpoint=best"):
         pref_dist.load(world.outs["cls"], checkpoint="best")

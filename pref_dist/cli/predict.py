@@ -52,7 +52,8 @@ def predict(
 ) -> None:
     """Write id, winner_model_a, winner_model_b, winner_tie for every row of a file, in its order.
 
-    Several runs: the mean of their probabilities. Killed, the same command goes on where it was.
+    Several runs: the mean of their probabilities. A folder that `export` has written serves as a run. Killed, the same
+    command goes on where it was.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Opens a trained run for evaluation or prediction: its config, its weights, its tokenizer."""
+"""Opens a trained run, or an exported model, for evaluation or prediction."""
 
 import sys
 from collections.abc import Iterable
@@ -7,35 +7,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from pref_dist import __version__
 from pref_dist.config.load import apply_override, build_config, read_config_file, with_values
-from pref_dist.config.model_section import ModelSection
 from pref_dist.config.schema import RunConfig
 from pref_dist.data.cache import default_cache_dir, open_tokens
 from pref_dist.data.cache_build import BuildWatch
 from pref_dist.data.cache_entry import digest_json
-from pref_dist.data.encode import TokenizerSpec, load_tokenizer
+from pref_dist.data.encode import TokenizerSpec
 from pref_dist.data.layout import BatchLayout, build_layout
 from pref_dist.data.orders import check_swap
 from pref_dist.data.plan import Rows
 from pref_dist.data.prepare import Prepared, prediction_policies
 from pref_dist.data.table import TokenTable
-from pref_dist.errors import CheckpointError, ConfigError, ModelError
+from pref_dist.errors import ConfigError
 from pref_dist.evaluate.answers import Answers
 from pref_dist.evaluate.infer import InferenceTask, build_task
+from pref_dist.evaluate.open_model import open_model
 from pref_dist.evaluate.orders import answer_rows
 from pref_dist.evaluate.own_rows import open_own_rows
 from pref_dist.evaluate.parts import Work
 from pref_dist.evaluate.quantized import check_quantize, quantize_run
-from pref_dist.files import read_json
-from pref_dist.models.build import build_model
-from pref_dist.models.lora import check_base
-from pref_dist.models.source import digest_base, find_model_folder
+from pref_dist.models.recipe import RECIPE, is_export, read_recipe
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.budgets import settle_evaluation_budget
-from pref_dist.runtime.checkpoint import Checkpoint, folder_of_step, list_steps, open_checkpoint, read_weights
 from pref_dist.runtime.engine import InferenceEngine
 from pref_dist.runtime.log import Speaker
 from pref_dist.runtime.parallel import Parallel
@@ -47,17 +42,14 @@ SETTABLE = ("parallel.", "evaluate.", "data.cache_dir", "data.num_workers", "tra
 
 @dataclass(frozen=True)
 class RestoredRun:
-    """A run whose weights are on this rank's device. class_shares: (A, B, tie) among its training rows.
-
-    weights: names them, whichever folder they lie in.
-    """
+    """A run, or an exported model, whose weights are on this rank's device. The fields of OpenedModel: see there."""
 
     config: RunConfig
     run_dir: RunDir
     step: int
     weights: str
     class_shares: tuple[float, float, float]
-    identity: dict[str, Any]  # of the rows it was trained and evaluated on, see train.resume.Identity
+    identity: dict[str, Any]
     tokenizer: TokenizerSpec
     layout: BatchLayout
     engine: InferenceEngine
@@ -128,109 +120,61 @@ def read_run_config(run_dir: RunDir, overrides: Iterable[str]) -> RunConfig:
 
     Raises ConfigError if there is no run, or an override names a setting that its weights depend on.
     """
+    if is_export(run_dir.root):
+        raise ConfigError(
+            f"{run_dir.root} is an exported model and no run: only `predict` and pref_dist.load take it. Name the run."
+        )
     run_dir.check_holds_run()
     values = read_config_file(run_dir.config)
     values["parallel"] = {**values.get("parallel", {}), "backend": "auto", "world_size": "auto"}
+    return build_changed(values, overrides, where=run_dir.config)
+
+
+def read_model_config(run_dir: RunDir, overrides: Iterable[str]) -> RunConfig:
+    """Return the settings of a run, or of an exported model, whose model.name is its folder; raises as the former.
+
+    Raises ModelError if `pref_dist.json` is damaged, or of another version.
+    """
+    recipe = read_recipe(run_dir.root)
+    if recipe is None:
+        return read_run_config(run_dir, overrides)
+    values = recipe.config.model_dump(mode="json", exclude_unset=True)
+    return build_changed(values, overrides, where=run_dir.root / RECIPE)
+
+
+def build_changed(values: dict[str, Any], overrides: Iterable[str], where: Path) -> RunConfig:
     for override in overrides:
         if not override.startswith(SETTABLE):
             raise ConfigError(
                 f"--set {override}: the weights of a trained run depend on it. Settable here: {', '.join(SETTABLE)}."
             )
         apply_override(values, override)
-    config = build_config(values, where=str(run_dir.config))
+    config = build_config(values, where=str(where))
     check_swap(config.data, "evaluate.swap", config.evaluate.swap)
     return config
 
 
 def restore_run(config: RunConfig, run_dir: RunDir, checkpoint: str | None, parallel: Parallel) -> RestoredRun:
-    """Load the weights of `checkpoint` (best, last or a step; None: best of a finished run) on every rank.
+    """Load the weights of a run's checkpoint, or of an exported folder, on every rank; see `open_model`.
 
-    Raises CheckpointError if the run is unfinished and no checkpoint was named, or the one named is unusable;
-    ConfigError or ModelError if evaluate.quantize=int8 cannot or may not be, see `evaluate/quantized.py`.
+    Raises also ConfigError or ModelError if evaluate.quantize=int8 cannot or may not be, see `evaluate/quantized.py`.
     """
-    found = parallel.broadcast(choose_checkpoint(run_dir, checkpoint) if parallel.is_main else None)
-    assert found is not None
     check_quantize(config, parallel)
+    if config.evaluate.quantize != "none" and is_export(run_dir.root):
+        raise ConfigError(
+            f"evaluate.quantize={config.evaluate.quantize} is measured on held-out rows first, and {run_dir.root}, an "
+            "exported model, has none. Name the run folder, or set it to none."
+        )
     budgets = parallel.gather(settle_evaluation_budget(config, parallel.device))
     config = with_values(config, evaluate__token_budget=min(budgets))  # alike, also on unlike GPUs
-    module, tokenizer = restore_model(config, run_dir, found, parallel)
+    opened = open_model(config, run_dir, checkpoint, parallel)
     precision = resolve_precision(config.train.precision, parallel.device)
-    engine = parallel.build_inference_engine(module, precision, config.parallel.timeout_seconds)
-    progress = found.progress
-    shares = tuple(progress["class_shares"])
-    layout = build_layout(config, tokenizer)
+    engine = parallel.build_inference_engine(opened.module, precision, config.parallel.timeout_seconds)
+    layout = build_layout(config, opened.tokenizer)
     run = RestoredRun(
-        config, run_dir, found.step, digest_json(found.manifest), shares, progress["identity"], tokenizer, layout,
+        config, run_dir, opened.step, opened.weights, opened.class_shares, opened.identity, opened.tokenizer, layout,
         engine, parallel,
     )  # fmt: skip
     if config.evaluate.quantize == "int8":
-        quantize_run(run, module)
+        quantize_run(run, opened.module)
     return run
-
-
-def restore_model(
-    config: RunConfig, run_dir: RunDir, found: Checkpoint, parallel: Parallel
-) -> tuple[nn.Module, TokenizerSpec]:
-    """Return the model with a checkpoint's weights, on the host, and its tokenizer. Raises CheckpointError."""
-    tokenizer = load_tokenizer(run_dir.model_files)
-    if tokenizer.digest != found.progress["identity"]["tokenizer"]:
-        raise CheckpointError(
-            f"The tokenizer in {run_dir.model_files} is not the one that {found.folder} was trained with."
-        )
-    precision = resolve_precision(config.train.precision, parallel.device)
-    check_base(config.model.lora, precision, parallel.backend, parallel.device)
-    settings, folder = choose_weights(config, run_dir, found)
-    built = build_model(settings, folder, config.data.max_tokens, tokenizer.vocab_size, config.run.seed)
-    read_weights(found, built.module)
-    return built.module, tokenizer
-
-
-def choose_weights(config: RunConfig, run_dir: RunDir, checkpoint: Checkpoint) -> tuple[ModelSection, Path]:
-    """Return what to build, and from which folder, before the checkpoint's weights are read into it.
-
-    A checkpoint of adapters, or without the table of embeddings, needs the weights that its own were trained beside.
-    Raises CheckpointError if those are gone or others.
-    """
-    if not config.model.has_frozen_weights:
-        # All weights come from the checkpoint, so that the model's own weight files are not needed any more.
-        # Nobody trains it by rows here.
-        changes = {"from_scratch": True, "embeddings": "trained"}
-        return config.model.model_copy(update=changes), run_dir.model_files
-    kept = "adapters alone (model.lora)"
-    if config.model.lora is None:
-        kept = "no table of embeddings (model.embeddings=frozen)"
-    try:
-        folder = find_model_folder(config.model.name)
-        digest = digest_base(folder)
-    except ModelError as error:
-        raise CheckpointError(
-            f"{checkpoint.folder} holds {kept}, and the weights beside which they were trained "
-            f"are gone. Give model.name={config.model.name} back. {error}"
-        ) from error
-    if digest != checkpoint.progress["identity"]["base"]:
-        raise CheckpointError(
-            f"{checkpoint.folder} holds {kept}, trained beside other weights than those of "
-            f"model.name={config.model.name} now ({folder}). Give the former files back."
-        )
-    return config.model, folder
-
-
-def choose_checkpoint(run_dir: RunDir, name: str | None) -> Checkpoint:
-    state: dict[str, Any] = run_dir.read_state()
-    if name is None and state.get("state") != "finished":
-        raise CheckpointError(
-            f"{run_dir.root} has not finished (state: {state.get('state', 'none')}, step {state.get('step', 0)}). "
-            "Finish it by starting `train` again, or name --checkpoint best, last or a step."
-        )
-    if name in (None, "best"):
-        if not run_dir.best.exists():
-            raise CheckpointError(
-                f"{run_dir.root} was not evaluated yet, so there is no best step. Use --checkpoint last."
-            )
-        return open_checkpoint(folder_of_step(run_dir.checkpoints, int(read_json(run_dir.best)["step"])))
-    steps = list_steps(run_dir.checkpoints)
-    if name == "last" and not steps:
-        raise CheckpointError(f"{run_dir.checkpoints} holds no checkpoint.")
-    if name != "last" and not str(name).isdigit():
-        raise CheckpointError(f"--checkpoint takes best, last or a step, not '{name}'. Steps that are there: {steps}.")
-    return open_checkpoint(folder_of_step(run_dir.checkpoints, steps[-1] if name == "last" else int(str(name))))

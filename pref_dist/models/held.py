@@ -43,7 +43,7 @@ class HeldWeights:
 def read_export(folder: Path) -> HeldWeights | None:
     """Return what an exported folder holds, None if it is none. Raises ModelError if `pref_dist.json` is damaged."""
     recipe = read_recipe(folder)
-    return None if recipe is None else HeldWeights(None, Parts.of(recipe.model), folder.name)
+    return None if recipe is None else HeldWeights(None, Parts.of(recipe.config.model), folder.name)
 
 
 def read_tensors(folder: Path, names: Collection[str] | None = None) -> dict[str, Tensor]:

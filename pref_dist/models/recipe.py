@@ -1,5 +1,7 @@
-"""`pref_dist.json`: what weights need to be used as in their run: the model's parts, and how rows become tokens."""
+"""`pref_dist.json`: what weights need to be used as in their run: the model's parts, how rows become tokens, and how
+they are predicted."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +14,14 @@ from pref_dist.files import read_json
 from pref_dist.labels import CLASSES
 
 RECIPE = "pref_dist.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 # Where weights come from and how they were trained; the exported ones are whole.
 NOT_OF_THE_MODEL = {"name", "from_scratch", "new_head", "lora", "embeddings"}
 # How a row becomes tokens.
-OF_TOKENS = {"template", "clean", "max_tokens", "truncation"}
+OF_TOKENS = {"format", "template", "clean", "max_tokens", "truncation"}
+# How logits become a prediction.
+OF_PREDICTION = {"swap", "swap_share", "calibrate"}
 
 
 class Parts(NamedTuple):
@@ -37,23 +41,37 @@ class Parts(NamedTuple):
         return f"kind {self.kind}, pooling {self.pooling}, head {self.head}{surface}"
 
 
-def describe_recipe(config: RunConfig, step: int) -> dict[str, Any]:
+class Recipe(NamedTuple):
+    """config: model.name is the folder itself. class_shares: (A, B, tie) among the rows of training."""
+
+    config: RunConfig
+    step: int
+    class_shares: tuple[float, float, float]
+
+
+def is_export(folder: Path) -> bool:
+    return (folder / RECIPE).is_file()
+
+
+def describe_recipe(config: RunConfig, step: int, class_shares: Sequence[float]) -> dict[str, Any]:
     """Return the content of `pref_dist.json` for the weights of a run's step; no path in it."""
     return {
         "format_version": FORMAT_VERSION,
         "pref_dist": __version__,
         "step": step,
         "classes": list(CLASSES),
+        "class_shares": list(class_shares),
         "precision": config.train.precision,
         "model": config.model.model_dump(exclude=NOT_OF_THE_MODEL),
         "data": config.data.model_dump(include=OF_TOKENS),
+        "evaluate": config.evaluate.model_dump(include=OF_PREDICTION),
     }
 
 
-def read_recipe(folder: Path) -> RunConfig | None:
-    """Return the settings that an exported folder goes with, or None if it is none.
+def read_recipe(folder: Path) -> Recipe | None:
+    """Return what an exported folder goes with, or None if it is none.
 
-    model.name is the folder itself. Raises ModelError if `pref_dist.json` is damaged, or of another version.
+    Raises ModelError if `pref_dist.json` is damaged, or of another version.
     """
     path = folder / RECIPE
     if not path.is_file():
@@ -61,11 +79,6 @@ def read_recipe(folder: Path) -> RunConfig | None:
     try:
         values = read_json(path)
         version, writer = values["format_version"], values["pref_dist"]
-        sections = {
-            "model": {**values["model"], "name": str(folder)},
-            "data": values["data"],
-            "train": {"precision": values["precision"]},
-        }
     except (CheckpointError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is damaged ({error}). Export the run again.") from error
     if version != FORMAT_VERSION or values.get("classes") != list(CLASSES):
@@ -74,6 +87,15 @@ def read_recipe(folder: Path) -> RunConfig | None:
             f"{FORMAT_VERSION}. Install that version, or export the run again with this one."
         )
     try:
-        return build_config(sections, where=str(path))
+        sections = {
+            "model": {**values["model"], "name": str(folder)},
+            "data": values["data"],
+            "train": {"precision": values["precision"]},
+            "evaluate": values["evaluate"],
+        }
+        step, (share_a, share_b, share_tie) = int(values["step"]), map(float, values["class_shares"])
+        return Recipe(build_config(sections, where=str(path)), step, (share_a, share_b, share_tie))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} is damaged ({error}). Export the run again.") from error
     except ConfigError as error:
         raise ModelError(f"{error}\nIt was written by pref_dist {writer}, and this is {__version__}.") from error

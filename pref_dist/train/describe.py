@@ -14,8 +14,9 @@ from pref_dist.evaluate.answers import Answers
 from pref_dist.evaluate.baseline_cache import baseline_chances, fold_baseline_chances
 from pref_dist.evaluate.gate import warn_of_gate
 from pref_dist.evaluate.logits_file import RowLogits, read_logits
+from pref_dist.evaluate.open_model import choose_checkpoint
 from pref_dist.evaluate.own_rows import open_own_rows
-from pref_dist.evaluate.restore import choose_checkpoint, read_run_config
+from pref_dist.evaluate.restore import read_run_config
 from pref_dist.evaluate.texts import iterate_texts
 from pref_dist.files import read_json
 from pref_dist.run_dir import RunDir

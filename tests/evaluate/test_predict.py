@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,9 +10,11 @@ import pytest
 import yaml
 
 from pref_dist.config.schema import ParallelSection
-from pref_dist.errors import CheckpointError, ConfigError, DataError
+from pref_dist.errors import CheckpointError, ConfigError, DataError, ModelError
 from pref_dist.evaluate.calibration_file import Calibration, read_calibration, write_calibration
 from pref_dist.evaluate.parts_lock import only_one_job
+from pref_dist.evaluate.run import evaluate
+from pref_dist.export import export
 from pref_dist.labels import WINNER_COLUMNS
 from pref_dist.predict import PredictOptions, parts_beside, predict
 from pref_dist.run_dir import RunDir
@@ -169,6 +172,46 @@ def test_a_row_that_some_runs_can_read_is_the_mean_of_those_alone(folder, ask, t
     assert np.abs(both[BAD_ROW] - keeper[BAD_ROW]).max() <= 1e-12
     is_read = np.arange(NUM_ROWS) != BAD_ROW
     assert np.abs(both - (one + keeper) / 2)[is_read].max() <= 1e-12
+
+
+def test_an_export_predicts_as_its_run_with_class_shares_and_temperature(folder, ask):
+    run_dir = RunDir(folder / "two")
+    write_calibration(run_dir.calibration, Calibration(2.0, True, (0.01, 0.03), 0.02, 3, "full", 30, 0))
+    export(run_dir.root, folder / "exported")
+    run_dir.calibration.unlink()
+    overrides = (FULL, CALIBRATED)
+    result, found = ask("exported", overrides=overrides)
+    (_, plain), (_, mean) = ask("two", overrides=[FULL]), ask("exported", "one", overrides=overrides)
+    assert (result.num_prior, result.temperatures) == (1, [2.0])
+    is_read = np.arange(NUM_ROWS) != BAD_ROW
+    assert np.array_equal(found[BAD_ROW], plain[BAD_ROW])
+    assert not np.isclose(found[is_read], plain[is_read], atol=1e-6).all(axis=1).any(), "all are tempered"
+    _, one = ask("one", overrides=overrides)
+    assert np.abs(mean - (found + one) / 2).max() <= 1e-12
+    assert np.abs(ask("exported", overrides=[FULL])[1] - plain).max() <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"checkpoint": "2"}, ModelError, r"exported is an exported model, which holds step 3 alone; checkpoint=2"),
+        ({"overrides": ["evaluate.quantize=int8"]}, ConfigError, r"held-out rows first, and .*exported, an exported"),
+        ({"overrides": ["data.max_tokens=9"]}, ConfigError, "the weights of a trained run depend on it"),
+        ({"soft_labels": Path("labels.csv")}, DataError, "must end in .parquet"),
+    ],
+)
+def test_what_an_export_cannot_do_is_said(folder, ask, options, error, message):
+    if not (folder / "exported").exists():
+        export(folder / "two", folder / "exported")
+    with pytest.raises(error, match=message):
+        ask("exported", **options)
+
+
+def test_other_verbs_say_that_an_export_is_no_run(folder):
+    if not (folder / "exported").exists():
+        export(folder / "two", folder / "exported")
+    with pytest.raises(ConfigError, match=r"exported is an exported model and no run: only `predict`"):
+        evaluate(folder / "exported")
 
 
 def test_what_cannot_be_meant_is_refused(folder, ask, tmp_path):

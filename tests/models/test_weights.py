@@ -59,7 +59,7 @@ def move_off(built):
 def write_export(folder, built, **settings):
     folder.mkdir()
     write_weights(folder, built.module)
-    write_json(folder / RECIPE, describe_recipe(settings_of(folder, **settings), step=1))
+    write_json(folder / RECIPE, describe_recipe(settings_of(folder, **settings), 1, (0.5, 0.25, 0.25)))
     return folder
 
 
@@ -235,12 +235,15 @@ def test_a_damaged_weight_file_is_an_error_that_names_it(bert, tmp_path):
 def test_a_recipe_of_another_version_names_both(bert, tmp_path):
     out = write_export(tmp_path / "out", build(bert))
     values = json.loads((out / RECIPE).read_text())
-    write_json(out / RECIPE, {**values, "format_version": 2, "pref_dist": "9.0"})
-    with pytest.raises(ModelError, match=r"format 2, written by pref_dist 9\.0"):
+    write_json(out / RECIPE, {**values, "format_version": 99, "pref_dist": "9.0"})
+    with pytest.raises(ModelError, match=r"format 99, written by pref_dist 9\.0"):
         build(out)
     write_json(out / RECIPE, {**values, "model": {**values["model"], "kind": "oracle"}})
     with pytest.raises(ModelError, match=r"model\.kind"):
         build(out)
-    (out / RECIPE).write_text("{", encoding="utf-8")
-    with pytest.raises(ModelError, match=r"pref_dist\.json is damaged"):
-        build(out)
+    damaged = [json.dumps({name: value for name, value in values.items() if name != "class_shares"}),
+               json.dumps({**values, "class_shares": [1.0]}), "[]", "{"]  # fmt: skip
+    for content in damaged:
+        (out / RECIPE).write_text(content, encoding="utf-8")
+        with pytest.raises(ModelError, match=r"pref_dist\.json is damaged"):
+            build(out)
