@@ -10,7 +10,6 @@ data=runs/demo_data run=runs/demo
 $pref_dist sample $data --num-train 2000 --num-test 500
 bash launch/node.sh ddp auto train configs/demo.yaml --fresh
 bash launch/node.sh ddp auto predict $run --data $data/test.csv --out $run/submission.csv
-echo "The sample has few prompts, so that some stand on both sides; evaluate will say so."
 bash launch/node.sh ddp auto evaluate $run --data $data/test_labels.csv --reference $data/bayes.csv
 $pref_dist report $run
 .venv/bin/python - $run/metrics.json <<'PYTHON'

@@ -2,13 +2,14 @@
 # From labelled rows to a submission for others: installs, trains a recipe on all GPUs or cores, predicts. Stopped or
 # killed, the same command goes on.
 #
-#   bash launch/submission.sh TRAIN TEST OUT_DIR [RUN.yaml] [--set SECTION.KEY=VALUE ...]
-#   bash launch/submission.sh train.csv test.csv runs/mine configs/deberta_v3_base.yaml
+#   bash launch/submission.sh TRAIN TEST OUT_DIR [RUN.yaml] [--folds N] [--set SECTION.KEY=VALUE ...]
+#   bash launch/submission.sh train.csv test.csv runs/mine configs/deberta_v3_base.yaml --folds 3
 #
 # TERM, USR1, HUP and Ctrl-C save the training at its next step and end with 75; the same command goes on.
-# RUN.yaml: configs/minilm_demo.yaml where none is named. Leaves OUT_DIR/submission.csv. Exit codes: as node.sh.
+# RUN.yaml: configs/minilm_demo.yaml where none is named. --folds N: N models, each on all rows but a part of its own,
+# blended with a temperature that is fitted on these parts. Leaves OUT_DIR/submission.csv. Exit codes: as node.sh.
 set -euo pipefail
-usage="bash launch/submission.sh TRAIN TEST OUT_DIR [RUN.yaml] [--set SECTION.KEY=VALUE ...]"
+usage="bash launch/submission.sh TRAIN TEST OUT_DIR [RUN.yaml] [--folds N] [--set SECTION.KEY=VALUE ...]"
 here=$(dirname "${BASH_SOURCE[0]}")
 # shellcheck source=launch/supervise.sh
 . "$here/supervise.sh"
@@ -19,6 +20,17 @@ if [ $# -gt 0 ] && [[ $1 != --* ]]; then
   recipe=$1
   shift
 fi
+num_folds="" settings=()
+while [ $# -gt 0 ]; do
+  if [ "$1" = --folds ]; then
+    [ $# -ge 2 ] || misuse "--folds needs a number"
+    num_folds=$2
+    shift 2
+  else
+    settings+=("$1")
+    shift
+  fi
+done
 if [ -z "${PREF_DIST_PYTHON:-}" ]; then bash "$here/install.sh"; fi
 
 # carry_out COMMAND...: what this script is told to end, it tells the command, which knows how, and waits for it.
@@ -40,6 +52,13 @@ carry_out() {
   return "$code"
 }
 
-carry_out bash "$here/node.sh" ddp auto train "$recipe" --set run.dir="$out" --set data.train="$train" --set data.test="$test" "$@"
-carry_out bash "$here/node.sh" ddp auto predict "$out" --data "$test" --out "$out/submission.csv"
+training=(train "$recipe" --set run.dir="$out" --set data.train="$train" --set data.test="$test" "${settings[@]}")
+if [ -z "$num_folds" ]; then
+  carry_out bash "$here/node.sh" ddp auto "${training[@]}"
+  carry_out bash "$here/node.sh" ddp auto predict "$out" --data "$test" --out "$out/submission.csv"
+else
+  carry_out bash "$here/node.sh" ddp auto "${training[@]}" --folds --set data.num_folds="$num_folds"
+  carry_out bash "$here/node.sh" ddp auto blend "$out" --data "$test" --out "$out/blend"
+  mv "$out/blend/submission.csv" "$out/submission.csv"
+fi
 echo "submission: $out/submission.csv"

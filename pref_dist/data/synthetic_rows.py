@@ -4,7 +4,8 @@ The model that draws a row (all draws independent unless said otherwise):
 
 1. A row has 1, 2 or 3 turns (`TURN_SHARES`). All turns of a row stay in one of ten domains of facts
    (`synthetic_facts`). A turn asks for one attribute of one subject, and in some rows for a format:
-   one sentence, or background besides the answer (`FORMAT_SHARES`).
+   one sentence, or background besides the answer (`FORMAT_SHARES`). No prompt stands in both parts:
+   it is drawn again until its hash gives it to the row's part (`part_of`).
 2. The two responses to a turn are of a pair of `Kind`s (`PAIR_SHARES`); a coin says which of the two
    sides is A, the same for all turns of a row. A response tells the fact that was asked for, another
    fact about the subject, the right attribute of another subject, a fact of another domain, it
@@ -26,8 +27,9 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
+from pref_dist.data.folds import group_of
 from pref_dist.data.synthetic_facts import DOMAINS, Domain
 from pref_dist.data.synthetic_phrases import (
     BACKGROUND_REQUESTS,
@@ -39,6 +41,7 @@ from pref_dist.data.synthetic_phrases import (
 )
 
 T = TypeVar("T")
+Part = Literal["train", "test"]
 
 
 class Kind(StrEnum):
@@ -120,19 +123,18 @@ class SyntheticRow(NamedTuple):
     winner: int
 
 
-def draw_rows(part: str, num_rows: int, seed: int) -> list[SyntheticRow]:
-    """Draw the rows of one part ("train" or "test").
+def draw_rows(part: Part, num_rows: int, seed: int) -> list[SyntheticRow]:
+    """Draw the rows of one part.
 
     Only `Random.random` is used, because Python promises its sequence across versions, and not
     that of `choice` or `shuffle`.
     """
     rng = random.Random(f"pref_dist.data.synthetic {seed} {part}")
-    return [draw_row(rng, f"{part}-{seed}-{index:06d}") for index in range(num_rows)]
+    return [draw_row(rng, part, f"{part}-{seed}-{index:06d}") for index in range(num_rows)]
 
 
-def draw_row(rng: random.Random, row_id: str) -> SyntheticRow:
-    questions = draw_questions(rng)
-    prompts = tuple(draw_prompt(rng, question) for question in questions)
+def draw_row(rng: random.Random, part: Part, row_id: str) -> SyntheticRow:
+    questions, prompts = draw_prompts(rng, part)
     side_a, side_b = draw_sides(rng, questions)
     probabilities = label_probabilities(mean_worth(side_a) - mean_worth(side_b))
     return SyntheticRow(
@@ -144,6 +146,19 @@ def draw_row(rng: random.Random, row_id: str) -> SyntheticRow:
         probabilities=probabilities,
         winner=draw_by_shares(rng, dict(enumerate(probabilities))),
     )
+
+
+def draw_prompts(rng: random.Random, part: Part) -> tuple[list[Question], tuple[str, ...]]:
+    while True:
+        questions = draw_questions(rng)
+        prompts = tuple(draw_prompt(rng, question) for question in questions)
+        if part_of(prompts) == part:
+            return questions, prompts
+
+
+def part_of(prompts: Sequence[str]) -> Part:
+    """Return which part may have a row's prompts: one in four of all that there are belongs to test."""
+    return "test" if group_of(prompts) % 4 == 0 else "train"
 
 
 def draw_questions(rng: random.Random) -> list[Question]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pref_dist.data.folds import group_of
 from pref_dist.data.synthetic import write_sample
 from pref_dist.data.synthetic_facts import DOMAINS
 from pref_dist.data.synthetic_rows import SyntheticRow, draw_rows, label_probabilities
@@ -39,6 +40,16 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
 def test_a_smaller_part_is_the_beginning_of_a_larger_one() -> None:
     assert draw_rows("train", 40, seed=3) == draw_rows("train", 90, seed=3)[:40]
     assert draw_rows("train", 40, seed=3) != draw_rows("test", 40, seed=3)
+
+
+def test_no_prompt_of_the_test_part_can_have_been_learnt_in_training(tmp_path: Path) -> None:
+    write_sample(tmp_path, num_train=3000, num_test=600)
+    train, test = (
+        {group_of(json.loads(row["prompt"])) for row in read_table(tmp_path / name)}
+        for name in ("train.csv", "test.csv")
+    )
+    assert len(test) > 300
+    assert not train & test
 
 
 def test_the_files_have_the_kaggle_schema(sample_dir: Path) -> None:

@@ -43,6 +43,21 @@ def test_a_signal_saves_the_training_and_the_same_command_finishes(launch, tmp_p
     assert (out / "submission.csv").exists()
 
 
+def test_folds_are_trained_and_blended(launch, tmp_path, sample_dir, write_run):
+    recipe, _ = write_run("recipe", train={"max_steps": 2})
+    out = tmp_path / "folds"
+    started = launch("submission.sh", sample_dir / "train.csv", sample_dir / "test.csv", out, recipe, "--folds", 2)
+    assert started.end() == 0, started.text()
+    submission, given = (
+        pd.read_csv(path, dtype={"id": str}) for path in (out / "submission.csv", sample_dir / "test.csv")
+    )
+    assert submission["id"].tolist() == given["id"].tolist()
+    assert (submission.iloc[:, 1:].sum(axis=1) - 1).abs().max() < 1e-6
+    assert json.loads((out / "metrics.json").read_text())["num_rows"] == 300, "every row was held out once"
+    assert json.loads((out / "blend" / "weights.json").read_text())["temperature"] > 0.0
+    assert started.text().rstrip().endswith(f"submission: {out / 'submission.csv'}")
+
+
 def test_a_recipe_of_ones_own_takes_the_place_of_the_default(launch, tmp_path, sample_dir):
     recipe = tmp_path / "own.yaml"
     recipe.write_text(yaml.safe_dump({"train": {"rows_per_stepp": 3}}), encoding="utf-8")
@@ -56,3 +71,6 @@ def test_too_few_arguments_say_the_usage(launch):
     assert started.end() == 2
     assert "usage: bash launch/submission.sh TRAIN TEST OUT_DIR" in started.text()
     assert (REPO_ROOT / "configs" / "minilm_demo.yaml").exists()
+    started = launch("submission.sh", "train.csv", "test.csv", "out", "--folds")
+    assert started.end() == 2
+    assert "--folds needs a number" in started.text()
