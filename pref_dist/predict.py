@@ -17,10 +17,10 @@ from pref_dist.data.prepare import prediction_policies
 from pref_dist.data.pseudo_labels import write_soft_labels
 from pref_dist.data.table import TokenTable
 from pref_dist.errors import ConfigError, DataError
-from pref_dist.evaluate.asking import Asked, Asking, all_of, open_table
-from pref_dist.evaluate.calibration_file import Choice, choose_temperature
-from pref_dist.evaluate.completed import Completed, average, chances_of, complete, list_rows
+from pref_dist.evaluate.calibration_file import ChosenTemperature, choose_temperature
 from pref_dist.evaluate.deadline import Deadline
+from pref_dist.evaluate.file_predictions import FilePredictions, average, chances_of, complete, list_rows
+from pref_dist.evaluate.file_predictor import FilePredictor, RunAnswers, all_of, open_table
 from pref_dist.evaluate.parts_lock import only_one_job
 from pref_dist.evaluate.restore import RestoredRun, read_model_config
 from pref_dist.evaluate.texts import pick
@@ -103,20 +103,20 @@ def predict(
     say = Speaker(parallel.is_main, sys.stderr).say
     minutes = options.time_limit_minutes
     deadline = None if minutes is None else Deadline(minutes, options.started)
-    asking = Asking(
+    predictor = FilePredictor(
         parallel, data, parts_beside(out), say, options.checkpoint, options.format, options.watch_build,
         options.sample_submission, deadline,
     )  # fmt: skip
-    with only_one_job(asking.folder, parallel):
-        asked = asking.ask_all(list(zip(run_dirs, configs, strict=True)))
+    with only_one_job(predictor.folder, parallel):
+        answered = predictor.predict_all(list(zip(run_dirs, configs, strict=True)))
         parallel.stop()
         # From here on rank 0 works alone; the others are done.
-        choices = [choose(run) for run in asked]
+        choices = [choose(run) for run in answered]
         if parallel.is_main:
             for choice in filter(None, (choice.sentence for choice in choices)):
                 say(choice)
-            write_result(asked, choices, out, options.soft_labels, trained)
-    return describe_result(asked, choices, out, parallel.is_main)
+            write_result(answered, choices, out, options.soft_labels, trained)
+    return describe_result(answered, choices, out, parallel.is_main)
 
 
 def check_request(run_dirs: Sequence[RunDir], options: PredictOptions) -> None:
@@ -137,32 +137,36 @@ def parts_beside(out: Path) -> Path:
     return out.with_name(f".{out.name}.parts")
 
 
-def choose(asked: Asked) -> Choice:
+def choose(answered: RunAnswers) -> ChosenTemperature:
     """Decide on the temperature of one run's answers."""
-    settings, answers = asked.config.evaluate, asked.answers
+    settings, answers = answered.config.evaluate, answered.answers
     wanted = {"none": 0, "selective": int(np.ceil(settings.swap_share * len(answers))), "full": len(answers)}
     is_whole = int(answers.has_both.sum()) >= wanted[settings.swap]
-    return choose_temperature(asked.run_dir, settings, asked.step, is_whole)
+    return choose_temperature(answered.run_dir, settings, answered.step, is_whole)
 
 
 def write_result(
-    asked: Sequence[Asked], choices: Sequence[Choice], out: Path, soft_labels: Path | None, trained: TrainedRows | None
+    answered: Sequence[RunAnswers],
+    choices: Sequence[ChosenTemperature],
+    out: Path,
+    soft_labels: Path | None,
+    trained: TrainedRows | None,
 ) -> None:
     """Write the submission, and the soft labels where they are asked for; then the parts have served."""
     parts = [
         complete(run.rows, chances_of(run.answers, choice.temperature), run.class_shares)
-        for run, choice in zip(asked, choices, strict=True)
+        for run, choice in zip(answered, choices, strict=True)
     ]
     found = parts[0] if len(parts) == 1 else average(parts)
-    check_is_whole(found, asked[0].table)
+    check_is_whole(found, answered[0].table)
     write_submission(out, found.ids, found.chances)
     if soft_labels is not None:
         assert trained is not None
-        label_rows(asked, choices, soft_labels, trained)
+        label_rows(answered, choices, soft_labels, trained)
     shutil.rmtree(parts_beside(out), ignore_errors=True)
 
 
-def check_is_whole(found: Completed, table: TokenTable) -> None:
+def check_is_whole(found: FilePredictions, table: TokenTable) -> None:
     if len(found) + found.num_left_out != table.num_rows_in_file:
         raise RuntimeError(
             f"The submission would hold {len(found):,} of the {table.num_rows_in_file:,} rows of the file, and "
@@ -170,28 +174,30 @@ def check_is_whole(found: Completed, table: TokenTable) -> None:
         )
 
 
-def describe_result(asked: Sequence[Asked], choices: Sequence[Choice], out: Path, is_main: bool) -> PredictResult:
-    rows = asked[0].rows
-    both = np.all([place_rows(run) for run in asked], axis=0)
-    num_blind = np.sum([run.rows.is_prior for run in asked], axis=0)
+def describe_result(
+    answered: Sequence[RunAnswers], choices: Sequence[ChosenTemperature], out: Path, is_main: bool
+) -> PredictResult:
+    rows = answered[0].rows
+    both = np.all([place_rows(run) for run in answered], axis=0)
+    num_blind = np.sum([run.rows.is_prior for run in answered], axis=0)
     return PredictResult(
         out,
         len(rows),
-        int((num_blind == len(asked)).sum()),
-        int(((num_blind > 0) & (num_blind < len(asked))).sum()),
+        int((num_blind == len(answered)).sum()),
+        int(((num_blind > 0) & (num_blind < len(answered))).sum()),
         rows.num_left_out,
         rows.set_aside,
-        [str(run.run_dir.root) for run in asked],
+        [str(run.run_dir.root) for run in answered],
         int(both.sum()),
         [choice.temperature if choice.is_applied else None for choice in choices],
         is_main,
     )
 
 
-def place_rows(asked: Asked) -> NDArray[np.bool_]:
+def place_rows(answered: RunAnswers) -> NDArray[np.bool_]:
     """Return (N,) whether each row of the file was read in both orders."""
-    both = np.zeros(len(asked.rows), np.bool_)
-    both[~asked.rows.is_prior] = asked.answers.has_both
+    both = np.zeros(len(answered.rows), np.bool_)
+    both[~answered.rows.is_prior] = answered.answers.has_both
     return both
 
 
@@ -210,13 +216,15 @@ def read_what_labels_know(run_dirs: Sequence[RunDir], path: Path | None) -> Trai
     return trained
 
 
-def label_rows(asked: Sequence[Asked], choices: Sequence[Choice], path: Path, trained: TrainedRows) -> None:
+def label_rows(
+    answered: Sequence[RunAnswers], choices: Sequence[ChosenTemperature], path: Path, trained: TrainedRows
+) -> None:
     """Write the rows that the models could read with the mean of their probabilities, and what they have learnt from.
 
     Raises DataError if one of several runs has set aside other rows than the first.
     """
-    first = asked[0]
-    for run in asked[1:]:
+    first = answered[0]
+    for run in answered[1:]:
         if not np.array_equal(run.table.row_numbers, first.table.row_numbers):
             raise DataError(
                 f"{run.run_dir.root} has set aside other rows than {first.run_dir.root}, so that --soft-labels cannot "
@@ -225,14 +233,14 @@ def label_rows(asked: Sequence[Asked], choices: Sequence[Choice], path: Path, tr
     data = first.config.data
     settings = data.model_copy(update=prediction_policies(data))
     chances = chances_of(first.answers, choices[0].temperature)
-    for run, choice in zip(asked[1:], choices[1:], strict=True):
+    for run, choice in zip(answered[1:], choices[1:], strict=True):
         chances += chances_of(run.answers, choice.temperature)
-    teachers = " + ".join(f"{run.run_dir.root.name}, step {run.step}" for run in asked)
+    teachers = " + ".join(f"{run.run_dir.root.name}, step {run.step}" for run in answered)
     rows = pick(settings, first.table, all_of(first.table))
-    write_soft_labels(path, rows, chances / len(asked), trained, teachers)
+    write_soft_labels(path, rows, chances / len(answered), trained, teachers)
 
 
-def predict_table(run: RestoredRun, data: Path, format: str | None, watch: BuildWatch | None) -> Completed:
+def predict_table(run: RestoredRun, data: Path, format: str | None, watch: BuildWatch | None) -> FilePredictions:
     """Return what a restored run says of every row of a file, without a temperature, on every rank; collective."""
     table = open_table(run, data, format, watch)
     return complete(list_rows(table), chances_of(run.infer(table, all_of(table))), run.class_shares)

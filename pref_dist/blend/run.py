@@ -14,7 +14,7 @@ from pref_dist.blend.members import WEIGHTS_NAME, Member, read_members
 from pref_dist.blend.pool import Pool
 from pref_dist.data.cache_build import BuildWatch
 from pref_dist.errors import ConfigError
-from pref_dist.evaluate.completed import Completed, average, check_same_ids, fill_in, keep_inside
+from pref_dist.evaluate.file_predictions import FilePredictions, average, check_same_ids, fill_in, keep_inside
 from pref_dist.evaluate.logits_file import RowLogits, write_logits
 from pref_dist.evaluate.restore import read_run_config, restore_run
 from pref_dist.files import StrPath, as_path, as_paths, write_json
@@ -48,7 +48,7 @@ class BlendResult:
 
     out: Path
     summary: dict[str, Any]
-    predicted: Completed | None
+    predicted: FilePredictions | None
     is_main: bool
 
 
@@ -100,7 +100,7 @@ def check_out(out: Path, roots: Sequence[Path]) -> None:
         raise ConfigError(f"--out {out} holds a run, whose files the blend would write over. Name a folder of its own.")
 
 
-def predict_all(members: Sequence[Member], pool: Pool, parallel: Parallel, options: BlendOptions) -> Completed:
+def predict_all(members: Sequence[Member], pool: Pool, parallel: Parallel, options: BlendOptions) -> FilePredictions:
     """Return the blended probabilities of every row of a file, in its order."""
     parts = [average([predict_one(run, parallel, options) for run in member.runs]) for member in members]
     check_same_ids(parts, [member.root for member in members])
@@ -109,10 +109,10 @@ def predict_all(members: Sequence[Member], pool: Pool, parallel: Parallel, optio
     # A row that no member could read has class shares, which know nothing that a temperature could sharpen.
     is_prior = np.all([part.is_prior for part in parts], axis=0)
     blended = np.where(is_prior[:, None], mixed, np.exp(logs))
-    return Completed(parts[0].ids, is_prior, parts[0].num_left_out, parts[0].set_aside, keep_inside(blended))
+    return FilePredictions(parts[0].ids, is_prior, parts[0].num_left_out, parts[0].set_aside, keep_inside(blended))
 
 
-def predict_one(run_dir: RunDir, parallel: Parallel, options: BlendOptions) -> Completed:
+def predict_one(run_dir: RunDir, parallel: Parallel, options: BlendOptions) -> FilePredictions:
     """Let one run predict, and give its memory back."""
     assert options.data is not None
     run = restore_run(read_run_config(run_dir, options.overrides), run_dir, None, parallel)
@@ -148,7 +148,7 @@ def summarise(members: Sequence[Member], judgement: Judgement) -> dict[str, Any]
     }
 
 
-def write_blend(place: RunDir, summary: dict[str, Any], blended: RowLogits, predicted: Completed | None) -> None:
+def write_blend(place: RunDir, summary: dict[str, Any], blended: RowLogits, predicted: FilePredictions | None) -> None:
     write_json(place.root / WEIGHTS_NAME, summary)
     write_logits(place.oof_logits, blended)
     if predicted is None:

@@ -28,7 +28,7 @@ class Calibration:
     num_learnt: int | None
 
 
-class Choice(NamedTuple):
+class ChosenTemperature(NamedTuple):
     """temperature: 1 where none is applied. sentence: what a person is told, empty where nothing was asked for."""
 
     temperature: float
@@ -62,18 +62,20 @@ def read_calibration(path: Path) -> Calibration | None:
     )  # fmt: skip
 
 
-def choose_temperature(run_dir: RunDir, settings: EvaluateSection, step: int, is_whole: bool = True) -> Choice:
+def choose_temperature(
+    run_dir: RunDir, settings: EvaluateSection, step: int, is_whole: bool = True
+) -> ChosenTemperature:
     """Decide whether logits of `step`, made under `settings`, are divided by the run's temperature.
 
     is_whole: whether every row got the orders that `settings` ask for. Raises CheckpointError for a damaged file.
     """
     if settings.calibrate == "none":
-        return Choice(1.0, False, "")
+        return ChosenTemperature(1.0, False, "")
     found = read_calibration(run_dir.calibration)
     reason = why_not(found, run_dir, settings, step, is_whole)
     if found is None or reason:
-        return Choice(1.0, False, f"{run_dir.root}: no temperature is applied: {reason}.")
-    return Choice(
+        return ChosenTemperature(1.0, False, f"{run_dir.root}: no temperature is applied: {reason}.")
+    return ChosenTemperature(
         found.temperature,
         True,
         f"{run_dir.root}: temperature {found.temperature:.4f} is applied; on {found.num_rows:,} held-out rows it "

@@ -12,13 +12,13 @@ from pref_dist.config.model_section import LoraSection, ModelSection
 from pref_dist.errors import ModelError
 from pref_dist.models.decoder import DecoderClassifier
 from pref_dist.models.dropout import use_cheap_dropout
-from pref_dist.models.held import HeldWeights, explain_labels, read_export, read_tensors
 from pref_dist.models.joint import EncoderClassifier, PooledClassifier
 from pref_dist.models.lora import add_adapters, keep_base_narrow
 from pref_dist.models.model_config import check_positions, check_vocabulary, read_model_config
 from pref_dist.models.packing import settle_attention
 from pref_dist.models.row_embedding import train_by_rows
 from pref_dist.models.siamese import SiameseClassifier
+from pref_dist.models.starting_weights import StartingWeights, explain_labels, read_export, read_tensors
 from pref_dist.models.weights import find_head_names, load_weights, start_randomly, uses_own_head
 
 
@@ -52,11 +52,11 @@ def build_model(
     max_tokens: int,
     vocab_size: int,
     seed: int,
-    held: HeldWeights | None = None,
+    start: StartingWeights | None = None,
 ) -> BuiltModel:
     """Load the backbone from `folder` with a new head, or with random weights if settings.from_scratch.
 
-    A folder that holds a head of the same kind gives that, too, unless settings.new_head. `held`: weights to take
+    A folder that holds a head of the same kind gives that, too, unless settings.new_head. `start`: weights to take
     instead of the folder's, which then has but the config. What starts at random (head, adapters) depends on
     `seed` alone, on every rank alike. Raises ModelError if the weights do not fit, ConfigError if a setting does not.
     """
@@ -68,21 +68,21 @@ def build_model(
     check_positions(settings, folder, max_tokens)
     check_vocabulary(config, vocab_size)
     if settings.from_scratch:
-        held = None
+        start = None
         module, missing = start_randomly(config, settings, seed)
     else:
-        held = held or read_export(folder)
-        module, missing = load_weights(settings, folder, config, held, seed)
+        start = start or read_export(folder)
+        module, missing = load_weights(settings, folder, config, start, seed)
     own = build_own(module, settings, seed)
     if own is not None:
         module = own
         # The class's own head, which ours replaces, may have had the same names.
         lost = {name for name, _ in own.named_parameters() if name in missing} - own.new_names()
-        is_filled = held is not None and fill_head(own, held, settings, folder)
+        is_filled = start is not None and fill_head(own, start, settings, folder)
         missing = sorted(lost if is_filled else lost | own.new_names())
     head_names = find_head_names(module)
     check_new_parameters(missing, head_names, settings, folder)
-    notes = note_start(settings, folder, held, head_names, missing)
+    notes = note_start(settings, folder, start, head_names, missing)
     if settings.lora is not None:
         missing += adapt(module, settings.lora, missing, seed)
     check_dropouts(module, settings)
@@ -96,23 +96,27 @@ def build_model(
 
 
 def note_start(
-    settings: ModelSection, folder: Path, held: HeldWeights | None, head_names: Iterable[str], missing: Iterable[str]
+    settings: ModelSection,
+    folder: Path,
+    start: StartingWeights | None,
+    head_names: Iterable[str],
+    missing: Iterable[str],
 ) -> tuple[str, ...]:
-    if held is not None:
-        return (held.explain(settings),)
+    if start is not None:
+        return (start.explain(settings),)
     is_head_loaded = not settings.from_scratch and not set(head_names) & set(missing)
     return explain_labels(folder) if is_head_loaded else ()
 
 
-def fill_head(module: EncoderClassifier, held: HeldWeights, settings: ModelSection, folder: Path) -> bool:
+def fill_head(module: EncoderClassifier, start: StartingWeights, settings: ModelSection, folder: Path) -> bool:
     """Copy a trained head into a model with one of ours; return whether it was wanted and there."""
-    if settings.new_head or not held.has_head_for(settings):
+    if settings.new_head or not start.has_head_for(settings):
         return False
     parameters, names = dict(module.named_parameters()), module.new_names()
-    tensors = read_tensors(folder, names) if held.tensors is None else held.tensors
+    tensors = read_tensors(folder, names) if start.tensors is None else start.tensors
     lost = sorted(names - tensors.keys())
     if lost:
-        raise ModelError(f"The weights of {held.origin} lack {len(lost)} of the head (first: {lost[0]}).")
+        raise ModelError(f"The weights of {start.origin} lack {len(lost)} of the head (first: {lost[0]}).")
     with torch.no_grad():
         for name in names:
             parameters[name].copy_(tensors[name])

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from pref_dist.config.model_section import ModelSection
 from pref_dist.errors import ModelError
-from pref_dist.models.held import HeldWeights, check_shapes, find_weight_files, read_tensors
 from pref_dist.models.lora import describe_nf4
+from pref_dist.models.starting_weights import StartingWeights, check_shapes, find_weight_files, read_tensors
 
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
 
@@ -34,7 +34,7 @@ def start_randomly(config: Any, settings: ModelSection, seed: int) -> tuple[nn.M
 
 
 def load_weights(
-    settings: ModelSection, folder: Path, config: Any, held: HeldWeights | None, seed: int
+    settings: ModelSection, folder: Path, config: Any, start: StartingWeights | None, seed: int
 ) -> tuple[nn.Module, list[str]]:
     """Return the model and the names of the parameters that were not there. Raises ModelError.
 
@@ -45,7 +45,7 @@ def load_weights(
     dtype = DTYPES[settings.weight_dtype] if base == "fp32" else torch.bfloat16
     more = describe_nf4() if base == "nf4" else {}
     model_class, head_names = describe_class(config, settings)
-    tensors = choose_tensors(settings, folder, held, head_names)
+    tensors = choose_tensors(settings, folder, start, head_names)
     if tensors is None:
         find_weight_files(folder)
     torch.manual_seed(seed)  # for the head of the model's own class
@@ -65,11 +65,11 @@ def load_weights(
 
 
 def choose_tensors(
-    settings: ModelSection, folder: Path, held: HeldWeights | None, head_names: Collection[str]
+    settings: ModelSection, folder: Path, start: StartingWeights | None, head_names: Collection[str]
 ) -> Mapping[str, Tensor] | None:
     """Return the weights to start from, without a head that is not to be taken; None: all that lies in the folder."""
-    found = None if held is None else held.tensors
-    is_of_another_kind = held is not None and not held.has_head_for(settings)
+    found = None if start is None else start.tensors
+    is_of_another_kind = start is not None and not start.has_head_for(settings)
     if uses_own_head(settings) or not (settings.new_head or is_of_another_kind):
         return found
     whole = read_tensors(folder) if found is None else found

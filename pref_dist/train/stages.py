@@ -7,9 +7,9 @@ from pref_dist.config.schema import RunConfig
 from pref_dist.errors import CheckpointError, ConfigError, ModelError
 from pref_dist.files import read_json
 from pref_dist.models.build import BuiltModel, build_model
-from pref_dist.models.held import HeldWeights
 from pref_dist.models.recipe import Parts
 from pref_dist.models.source import find_first_stage, find_model_folder
+from pref_dist.models.starting_weights import StartingWeights
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.checkpoint import Checkpoint, folder_of_step, open_checkpoint, read_values
 from pref_dist.runtime.parallel import Parallel
@@ -54,17 +54,17 @@ def build_start(
 
     A run that goes on has all its weights in `checkpoint`, so that it does not need the files of its start.
     """
-    settings, held = config.model, None
+    settings, start = config.model, None
     holds_weights = any(folder.glob("*.safetensors"))
     if checkpoint is not None and not holds_weights:
         settings = settings.model_copy(update={"from_scratch": True})
     run_dir = find_first_stage(settings.name)
     if run_dir is not None and not settings.from_scratch:
-        held = read_first_stage(run_dir, parallel)
-    return build_model(settings, folder, config.data.max_tokens, vocab_size, config.run.seed, held)
+        start = read_first_stage(run_dir, parallel)
+    return build_model(settings, folder, config.data.max_tokens, vocab_size, config.run.seed, start)
 
 
-def read_first_stage(run_dir: RunDir, parallel: Parallel) -> HeldWeights:
+def read_first_stage(run_dir: RunDir, parallel: Parallel) -> StartingWeights:
     """Return the weights of a run's best checkpoint; collective.
 
     Raises CheckpointError on every rank if there is none, or it is damaged.
@@ -73,7 +73,7 @@ def read_first_stage(run_dir: RunDir, parallel: Parallel) -> HeldWeights:
     if found is None:
         raise CheckpointError(f"model.name={run_dir.root}: {problem}")
     parts = Parts.of(read_stage_config(run_dir).model)
-    return HeldWeights(read_values(found), parts, f"{run_dir.root}, step {found.step}")
+    return StartingWeights(read_values(found), parts, f"{run_dir.root}, step {found.step}")
 
 
 def open_best(run_dir: RunDir) -> tuple[Checkpoint | None, str]:

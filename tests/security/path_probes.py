@@ -14,8 +14,8 @@ from pref_dist.errors import PrefDistError
 from pref_dist.evaluate.run import EvaluateOptions, stem_of
 from pref_dist.files import describe_file, write_bytes
 from pref_dist.inspection.page import find_page
-from pref_dist.models.held import read_tensors
 from pref_dist.models.source import find_model_folder
+from pref_dist.models.starting_weights import read_tensors
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.checkpoint import open_checkpoint, remove_leftovers
 from pref_dist.runtime.log import MetricsLog

@@ -1,4 +1,4 @@
-"""Asking several runs for what they say of the rows of one file."""
+"""Lets several runs answer the rows of one file."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +11,8 @@ from pref_dist.data.cache_build import BuildWatch
 from pref_dist.data.plan import Rows
 from pref_dist.data.table import TokenTable
 from pref_dist.evaluate.answers import Answers
-from pref_dist.evaluate.completed import FileRows, check_same_ids, list_rows
 from pref_dist.evaluate.deadline import Deadline, Pace
+from pref_dist.evaluate.file_predictions import FileRows, check_same_ids, list_rows
 from pref_dist.evaluate.orders import answer_first, answer_second
 from pref_dist.evaluate.restore import RestoredRun, restore_run
 from pref_dist.run_dir import RunDir
@@ -24,8 +24,11 @@ from pref_dist.submission import check_like_sample
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One run, after it was asked, without its model. seconds_to_open: what it takes to have it ready again."""
+class RunAnswers:
+    """What one run says of the rows of a file, without its model.
+
+    seconds_to_open: what it takes to have the model ready again.
+    """
 
     run_dir: RunDir
     config: RunConfig
@@ -39,7 +42,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Asking:
+class FilePredictor:
     """Lets runs answer the rows of a file, one after another, so that one model at a time is in memory.
 
     folder: where finished batches are kept. sample_submission: must hold exactly the file's rows. Under a deadline the
@@ -56,16 +59,16 @@ class Asking:
     sample_submission: Path | None = None
     deadline: Deadline | None = None
 
-    def ask_all(self, runs: Sequence[tuple[RunDir, RunConfig]]) -> list[Asked]:
+    def predict_all(self, runs: Sequence[tuple[RunDir, RunConfig]]) -> list[RunAnswers]:
         """Return what each run says. Under a deadline all have said it once before any says it a second time."""
         at_once = self.deadline is None or len(runs) == 1
-        asked = []
+        answered = []
         for number, (run_dir, config) in enumerate(runs):
-            asked.append(self.ask(number, run_dir, config, at_once))
-            check_same_ids([asked[0].rows, asked[-1].rows], [runs[0][0].root, run_dir.root])
-        return asked if at_once else [self.ask_again(number, run) for number, run in enumerate(asked)]
+            answered.append(self.answer(number, run_dir, config, at_once))
+            check_same_ids([answered[0].rows, answered[-1].rows], [runs[0][0].root, run_dir.root])
+        return answered if at_once else [self.answer_again(number, run) for number, run in enumerate(answered)]
 
-    def ask(self, number: int, run_dir: RunDir, config: RunConfig, at_once: bool) -> Asked:
+    def answer(self, number: int, run_dir: RunDir, config: RunConfig, at_once: bool) -> RunAnswers:
         """Open a run and let it answer; `at_once`: in both orders, where it is to."""
         watch = Stopwatch()
         run = restore_run(config, run_dir, self.checkpoint, self.parallel)
@@ -80,23 +83,24 @@ class Asking:
         self.warn_if_late(run_dir)
         if at_once:
             answers = answer_second(task, answers, run.engine.forward, self.parallel, work, pace)
-        asked = Asked(run_dir, config, run.step, run.class_shares, table, rows, answers, seconds_to_open, pace)
+        answered = RunAnswers(run_dir, config, run.step, run.class_shares, table, rows, answers, seconds_to_open, pace)
         del run
         release()
-        return asked
+        return answered
 
-    def ask_again(self, number: int, asked: Asked) -> Asked:
+    def answer_again(self, number: int, answered: RunAnswers) -> RunAnswers:
         """Open a run once more for the second order, if that is wanted and there is time for any of it."""
-        is_wanted = asked.config.evaluate.swap != "none" and asked.answers.second is None
-        pace, seconds = asked.pace, asked.seconds_to_open
+        is_wanted = answered.config.evaluate.swap != "none" and answered.answers.second is None
+        pace, seconds = answered.pace, answered.seconds_to_open
         if not is_wanted or pace is None or not pace.allows(0, self.parallel, more_seconds=seconds):
-            return asked
-        run = restore_run(asked.config, asked.run_dir, str(asked.step), self.parallel)
-        task, work = run.build_task(asked.table, all_of(asked.table)), run.keep_in(self.folder_of(number), asked.table)
-        answers = answer_second(task, asked.answers, run.engine.forward, self.parallel, work, pace)
+            return answered
+        run = restore_run(answered.config, answered.run_dir, str(answered.step), self.parallel)
+        table = answered.table
+        task, work = run.build_task(table, all_of(table)), run.keep_in(self.folder_of(number), table)
+        answers = answer_second(task, answered.answers, run.engine.forward, self.parallel, work, pace)
         del run
         release()
-        return replace(asked, answers=answers)
+        return replace(answered, answers=answers)
 
     def open_rows(self, run: RestoredRun) -> tuple[TokenTable, FileRows]:
         """Return the rows that a run can read, and all of the file. Raises DataError if the sample is of others."""

@@ -41,7 +41,7 @@ class FileRows:
 
 
 @dataclass(frozen=True)
-class Completed(FileRows):
+class FilePredictions(FileRows):
     """Probabilities (N, 3) of all of them; those that were set aside have the training rows' class shares."""
 
     chances: Chances
@@ -100,14 +100,14 @@ def chances_of(answers: Answers, temperature: float = 1.0) -> Chances:
     return chances
 
 
-def complete(rows: FileRows, chances: Chances, class_shares: Sequence[float]) -> Completed:
+def complete(rows: FileRows, chances: Chances, class_shares: Sequence[float]) -> FilePredictions:
     """Give the probabilities (n, 3) to the rows that the model could read, and the class shares to the others."""
     joined = np.empty((len(rows), chances.shape[1]))
     joined[~rows.is_prior] = chances
     joined[rows.is_prior] = class_shares
     for piece in pieces(len(rows)):
         joined[piece] = keep_inside(joined[piece])
-    return Completed(rows.ids, rows.is_prior, rows.num_left_out, rows.set_aside, joined)
+    return FilePredictions(rows.ids, rows.is_prior, rows.num_left_out, rows.set_aside, joined)
 
 
 def keep_inside(chances: Chances) -> Chances:
@@ -116,7 +116,7 @@ def keep_inside(chances: Chances) -> Chances:
     return np.asarray(inside / inside.sum(axis=1, keepdims=True))
 
 
-def average(parts: Sequence[Completed]) -> Completed:
+def average(parts: Sequence[FilePredictions]) -> FilePredictions:
     """Return the mean of several models' probabilities of the same rows. A row is a prior that all had set aside."""
     first = parts[0]
     mean = np.zeros_like(first.chances)
@@ -124,10 +124,10 @@ def average(parts: Sequence[Completed]) -> Completed:
         mean += chances
     mean /= len(parts)
     is_prior = np.all([part.is_prior for part in parts], axis=0)
-    return Completed(first.ids, is_prior, first.num_left_out, first.set_aside, mean)
+    return FilePredictions(first.ids, is_prior, first.num_left_out, first.set_aside, mean)
 
 
-def fill_in(parts: Sequence[Completed]) -> list[Chances]:
+def fill_in(parts: Sequence[FilePredictions]) -> list[Chances]:
     """Return each model's probabilities (N, 3) of the same rows; who could not read a row says what others say.
 
     Its class shares would only draw away from what was read. Where nobody could read a row they stay.

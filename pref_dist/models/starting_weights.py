@@ -18,7 +18,7 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 @dataclass(frozen=True)
-class HeldWeights:
+class StartingWeights:
     """All weights of a trained model.
 
     tensors: by parameter name; None: they lie in the model's folder. origin: as people say it.
@@ -40,10 +40,10 @@ class HeldWeights:
         return f"all weights of {self.origin}, the head's too"
 
 
-def read_export(folder: Path) -> HeldWeights | None:
+def read_export(folder: Path) -> StartingWeights | None:
     """Return what an exported folder holds, None if it is none. Raises ModelError if `pref_dist.json` is damaged."""
     recipe = read_recipe(folder)
-    return None if recipe is None else HeldWeights(None, Parts.of(recipe.config.model), folder.name)
+    return None if recipe is None else StartingWeights(None, Parts.of(recipe.config.model), folder.name)
 
 
 def read_tensors(folder: Path, names: Collection[str] | None = None) -> dict[str, Tensor]:
