@@ -104,7 +104,9 @@ supervise() {
   # By this every process of the launch is found, even one whose parent is gone.
   export PREF_DIST_LAUNCH_MARK=$$-$RANDOM-$RANDOM
   num_signals=0 num_interrupts=0
-  trap on_signal HUP TERM USR1
+  trap 'on_signal "signal SIGHUP"' HUP
+  trap 'on_signal "signal SIGTERM"' TERM
+  trap 'on_signal "signal SIGUSR1"' USR1
   trap on_interrupt INT
   # A shell's background command ignores INT; `trap -` takes that back.
   if [ "${keep_terminal:-no}" = yes ]; then
@@ -132,11 +134,11 @@ supervise() {
   return "$code"
 }
 
-# Schedulers send TERM and USR1 as often as they like, so only the first one means something.
+# on_signal REASON. Schedulers send TERM and USR1 as often as they like, so only the first one means something.
 on_signal() {
   num_signals=$((num_signals + 1))
   if [ "$supervised_verb" = train ]; then
-    ask_to_stop
+    ask_to_stop "$1"
   else
     touch "$PREF_DIST_LAUNCH_DIR/stop" || true # for slurm/job.sh: it was not a rank that failed
     kill_launch                                # nothing to save
@@ -151,13 +153,16 @@ on_interrupt() {
     num_signals=$((num_signals + 1))
     kill_launch
   else
-    on_signal
+    on_signal Ctrl-C
   fi
 }
 
+# ask_to_stop REASON: the run says it when it has stopped.
 ask_to_stop() {
-  [ -e "$PREF_DIST_LAUNCH_DIR/stop" ] || say "asked to stop: the run is saved at its next step (Ctrl-C twice: leaves at once)"
-  touch "$PREF_DIST_LAUNCH_DIR/stop"
+  [ ! -e "$PREF_DIST_LAUNCH_DIR/stop" ] || return 0
+  say "asked to stop: the run is saved at its next step (Ctrl-C twice: leaves at once)"
+  echo "$1" >"$PREF_DIST_LAUNCH_DIR/stop.new"
+  mv "$PREF_DIST_LAUNCH_DIR/stop.new" "$PREF_DIST_LAUNCH_DIR/stop"
 }
 
 kill_launch() {
@@ -184,7 +189,10 @@ first_failure() {
 say_who_failed_first() {
   local first
   first=$(first_failure)
-  [ -z "$first" ] || say "rank ${first##*_} failed first, with exit code $(cat "$first")"
+  [ -n "$first" ] || return 0
+  say "rank ${first##*_} failed first, with exit code $(cat "$first")"
+  # Once more, because torchrun has put forty lines below it.
+  cat "$PREF_DIST_LAUNCH_DIR/errors/rank_${first##*_}" >&2 2>/dev/null || true
 }
 
 # meant_exit_code NUM_RANKS CODE: the code of the rank that failed first; 75 if the ranks stopped on request; else

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from pref_dist.train.measuring import RankMemory
 
 WIDTH = 26
+# A line through two small batches is not followed further than to so many times the largest one.
+FAR = 8
 
 
 def render_memory(found: "DryRun") -> str:
@@ -49,8 +51,13 @@ def render_rank(number: int, rank: "RankMemory", device_type: str) -> str:
 
 def render_budget(found: "DryRun") -> str:
     asked = f"train.token_budget={found.token_budget:,}"
-    if found.largest_budget is None:
+    num_tokens = max(rank.num_tokens for rank in found.ranks)
+    if found.fits and 2 * num_tokens <= found.token_budget:
+        largest = f"a step has no more than {num_tokens:,} tokens for a rank (train.rows_per_step)"
+    elif found.largest_budget is None:
         largest = "the batches are too small to tell which one would be too large"
+    elif found.largest_budget > FAR * num_tokens:
+        largest = f"so would {FAR} times as much; how much more cannot be told from batches as small as these"
     else:
         largest = f"the largest that fits is about {found.largest_budget:,}"
     return f"{asked} {'fits' if found.fits else 'does not fit'}; {largest}"

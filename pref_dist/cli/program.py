@@ -102,8 +102,14 @@ def run_as_rank(work: Callable[[], int | None]) -> NoReturn:
 
 def say_error(text: str) -> None:
     """Say it, if it can be said: on a full disk the log may be full, too, and the exit code must still come through."""
+    said = without_controls(text)
     with suppress(OSError):
-        click.echo(f"{rank_prefix()}{without_controls(text)}", err=True)
+        click.echo(f"{rank_prefix()}{said}", err=True)
+    if "PREF_DIST_LAUNCH_DIR" in os.environ:
+        from pref_dist.runtime.preempt import tell_launcher_why
+
+        with suppress(OSError):
+            tell_launcher_why(int(os.environ.get("RANK", "0")), said)
 
 
 def rank_prefix() -> str:

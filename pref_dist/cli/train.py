@@ -132,6 +132,8 @@ def show_result(result: "TrainResult", as_json: bool) -> None:
             f"at step {result.metrics['step']}"
         )
     click.echo(f"run folder: {result.run_dir}")
+    if result.state == "stopped":
+        click.echo("the same command goes on from there")
 
 
 def show_folds(result: "FoldsResult", as_json: bool) -> None:

@@ -48,7 +48,7 @@ class StopRequest:
                 raise KeyboardInterrupt
             self._interrupted = True
             self._tell(ON_INTERRUPT)
-        self._reason = f"signal {signal.Signals(number).name}"
+        self._reason = "Ctrl-C" if number == signal.SIGINT else f"signal {signal.Signals(number).name}"
 
     def _tell(self, text: str) -> None:
         """Say it at once. Not through sys.stderr, which the signal may have interrupted in the middle of a line."""
@@ -65,12 +65,20 @@ class StopRequest:
         """Return why to stop, or an empty string. Reads the file system, so ask once a step."""
         for path in self._stop_files:
             if not self._reason and path.exists():
-                self._reason = f"stop file {path}"
+                self._reason = read_reason(path) or f"stop file {path}"
         if self._deadline is not None and not self._reason:
             self._reason = self._deadline.reason()
             if self._reason:
                 tell_launcher_of_deadline()
         return self._reason or (self._within.reason() if self._within is not None else "")
+
+
+def read_reason(stop_file: Path) -> str:
+    """Return the first line of a stop file, in which launch/*.sh say who asked; empty if there is none."""
+    with suppress(OSError):
+        lines = stop_file.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "".join(filter(str.isprintable, lines[0]))[:80] if lines else ""
+    return ""
 
 
 def stop_files(run_stop_file: Path, is_main: bool = True) -> tuple[Path, ...]:
@@ -128,3 +136,12 @@ def tell_launcher(rank: int, exit_code: int) -> None:
         folder = Path(launch_dir) / "exit_codes"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"rank_{rank}").write_text(f"{exit_code}\n", encoding="utf-8")
+
+
+def tell_launcher_why(rank: int, text: str) -> None:
+    """Leave what this rank says of its failure, for launch/*.sh to say it last, below torchrun's own forty lines."""
+    launch_dir = os.environ.get(LAUNCH_DIR_VARIABLE)
+    if launch_dir:
+        folder = Path(launch_dir) / "errors"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"rank_{rank}").write_text(f"{text}\n", encoding="utf-8")

@@ -99,9 +99,18 @@ def foresee(run: Assembled, largest: MicroBatch, held_before: int) -> RankMemory
 
 def try_it(run: Assembled, memory: RankMemory, largest: MicroBatch) -> RankMemory:
     try:
-        return replace(memory, activations_measured=measure_batch(run, largest))
+        measured = measure_batch(run, largest)
     except (RuntimeError, MemoryError) as error:
         return fail(run, memory, error)
+    return replace(memory, activations_measured=measured, largest_budget=correct(memory, measured))
+
+
+def correct(memory: RankMemory, measured: int) -> int | None:
+    """Return the largest budget, where the largest batch took more than two smaller ones had foretold."""
+    if memory.largest_budget is None or measured <= memory.activations:
+        return memory.largest_budget
+    by_measured = int(FREE_SHARE * memory.free * memory.num_tokens / measured)
+    return min(memory.largest_budget, max(by_measured, memory.num_tokens))
 
 
 def fail(run: Assembled, memory: RankMemory, error: BaseException) -> RankMemory:

@@ -137,7 +137,7 @@ def test_ctrl_c_once_says_so_saves_and_leaves_and_twice_leaves_at_once(slow_run,
         lines = [line for line in session.screen if line]
         assert STOPPED_TEXT in lines, session.raw
         if presses == 1:
-            assert [line for line in lines if line.startswith("stopped at step 2 (signal SIGINT)")], session.raw
+            assert [line for line in lines if line.startswith("stopped at step 2 (Ctrl-C)")], session.raw
             assert json.loads((run_dir / "state.json").read_text(encoding="utf-8"))["state"] == "stopped"
         else:
             assert "Ctrl-C again: leaving at once. The same command goes on from the last checkpoint." in lines

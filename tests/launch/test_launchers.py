@@ -74,7 +74,7 @@ def test_node_sh_trains_on_two_ranks_that_share_the_model(launch, write_run, sin
 
 
 @pytest.mark.parametrize(
-    ("script", "number"), [(("node.sh", "ddp", "2"), signal.SIGTERM), (("single.sh",), signal.SIGUSR1)]
+    ("script", "number"), [(("node.sh", "ddp", "2"), signal.SIGINT), (("single.sh",), signal.SIGUSR1)]
 )
 def test_a_signal_to_the_launcher_saves_the_run_and_the_same_command_finishes_it(launch, write_run, script, number):
     run_yaml, run_dir = write_run("a run with spaces", train=LONG)
@@ -82,6 +82,9 @@ def test_a_signal_to_the_launcher_saves_the_run_and_the_same_command_finishes_it
     stopped.wait_for_step(run_dir, 3)
     stopped.process.send_signal(number)
     assert stopped.end(timeout=60) == STOPPED, stopped.text()
+    reason = "Ctrl-C" if number == signal.SIGINT else f"signal {number.name}"
+    assert f"({reason})\n" in stopped.text()
+    assert "the same command goes on from there" in stopped.text()
     assert state_of(run_dir) == "stopped"
     again = launch(*script, "train", run_yaml)
     check_finishes(again, run_dir)

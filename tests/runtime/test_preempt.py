@@ -12,7 +12,7 @@ def test_a_signal_only_sets_a_flag_and_the_old_handler_comes_back(number):
     with StopRequest(()) as stop:
         assert stop.reason() == ""
         os.kill(os.getpid(), number)
-        assert stop.reason() == f"signal {number.name}"
+        assert stop.reason() == ("Ctrl-C" if number == signal.SIGINT else f"signal {number.name}")
     assert signal.getsignal(number) == former
 
 
@@ -29,6 +29,9 @@ def test_a_stop_file_asks_to_stop(tmp_path):
         assert stop.reason() == ""
         (tmp_path / "stop").touch()
         assert stop.reason() == f"stop file {tmp_path / 'stop'}"
+    (tmp_path / "stop").write_text("Ctrl-C\nof a launcher", encoding="utf-8")
+    with StopRequest((tmp_path / "stop",)) as stop:
+        assert stop.reason() == "Ctrl-C"
 
 
 def test_the_launchers_folder_gives_a_stop_file_and_takes_exit_codes(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from transformers import BertConfig
 
+from pref_dist.cli.memory_table import render_budget
 from pref_dist.config.load import load_config
 from pref_dist.config.model_section import LoraSection, ModelSection
 from pref_dist.doctor.run_config import find_sizes
@@ -19,7 +20,7 @@ from pref_dist.models.sizes import ModelSizes, measure_files, measure_module
 from pref_dist.runtime.memory_estimate import Sharing, StateBytes, estimate_state
 from pref_dist.train.assemble import TrainOptions
 from pref_dist.train.dry_run import DryRun, dry_run
-from pref_dist.train.measuring import RankMemory, fit_line
+from pref_dist.train.measuring import RankMemory, correct, fit_line
 from pref_dist.train.run import train
 from tests.tiny_model import write_random
 
@@ -122,6 +123,19 @@ def test_two_batches_make_a_line_that_tells_the_largest_budget():
     assert line.tokens_within(10_500) == 1000
     assert fit_line([(100, 1500), (200, 1400)]).tokens_within(1e9) is None, "too small to tell"
     assert fit_line([(100, 1500)]).of(200) == 3000
+
+
+def test_the_largest_budget_is_told_no_further_than_the_batches_can_tell():
+    rank = RankMemory(StateBytes(100, 100, 200), 100, 8, 800, 1000, 900, free=5000, largest_budget=4000)
+
+    def told(token_budget, **changes):
+        return render_budget(DryRun("single", 1, "cpu", 10, 2, token_budget, [replace(rank, **changes)], True))
+
+    assert told(800).endswith("fits; the largest that fits is about 4,000")
+    assert "fits; so would 8 times as much" in told(800, largest_budget=9000)
+    assert told(9000).endswith("fits; a step has no more than 800 tokens for a rank (train.rows_per_step)")
+    assert correct(rank, 2500) == 1520, "the largest batch took more than two smaller ones had foretold"
+    assert correct(rank, 900) == 4000
 
 
 def test_what_does_not_fit_is_an_error_with_the_budget_that_does():
