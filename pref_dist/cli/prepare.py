@@ -30,6 +30,7 @@ def prepare(run_yaml: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     from pref_dist.config.load import load_config
     from pref_dist.data.prepare import prepare as prepare_rows
     from pref_dist.data.prepare import write_audit
+    from pref_dist.data.truncation_audit import describe_cuts
     from pref_dist.models.source import find_model_folder
     from pref_dist.run_dir import RunDir
 
@@ -49,6 +50,8 @@ def prepare(run_yaml: Path, overrides: tuple[str, ...], as_json: bool) -> None:
         click.echo(
             f"{name:<10} {side.num_rows:,} rows, {side.num_prompts:,} prompts, {side.num_tokens:,} tokens; {shares}"
         )
+    if cuts := describe_cuts(prepared.truncation):
+        click.echo(f"cut        {cuts}")
     for warning in prepared.warnings:
         click.echo(f"WARNING    {warning}")
     for table in (*prepared.parts, *([prepared.test_table] if prepared.test_table else [])):

@@ -92,10 +92,15 @@ class Terminal:
             return
         if self._pace.batches_since is None:
             self.hide()
-            self._pace.batches_since = time.monotonic()
+            self._pace.batches_since, self._last_line = time.monotonic(), 0.0
         seconds = time.monotonic() - self._pace.batches_since
         left = seconds * (total - done) / done if done else None
-        self._show("evaluating", done, total, f"{done:,}/{total:,} batches {render_left(left)}")
+        text = f"{done:,}/{total:,} batches {render_left(left)}"
+        self._show("evaluating", done, total, text)
+        if self._bar is None and seconds - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = seconds
+            with suppress(OSError):
+                click.echo(f"evaluating {text}", err=True)
 
     def hide(self) -> None:
         if self._bar is not None:

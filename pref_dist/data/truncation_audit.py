@@ -3,6 +3,7 @@
 In this file S is the axis of a row's segments, over all its sequences.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,6 +65,20 @@ def audit_truncation(full_lengths: Int32s, kept_lengths: Int32s, extra: Extra, m
         "max_tokens_for_95_percent": smallest_cap(totals, 0.95),
         "max_tokens_for_99_percent": smallest_cap(totals, 0.99),
     }
+
+
+def describe_cuts(audits: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return in a line how many of all sources' rows were cut, and what they lost; empty if none was."""
+    rows, cut, before, lost = (
+        sum(audit[name] for audit in audits.values())
+        for name in ("num_rows", "rows_cut", "tokens_before", "tokens_lost")
+    )
+    if not cut:
+        return ""
+    length = max(audit["max_tokens"] for audit in audits.values())
+    enough = max(audit["max_tokens_for_95_percent"] for audit in audits.values())
+    whole = f"{enough:,} would leave 95 % of the rows whole" if enough > length else "the others are whole"
+    return f"{cut:,} of {rows:,} rows at {length:,} tokens, {100 * lost / before:.0f} % of all their tokens; {whole}"
 
 
 def count_tokens(full_lengths: Int32s, extra: Extra) -> Ints:

@@ -95,6 +95,7 @@ def dry_run(config: RunConfig, options: TrainOptions | None = None, fold: int | 
     say_budgets(start.config, start.budgets, speaker)
     held_before = held_bytes(parallel.device)
     run = assemble(start.config, start.rows, start.checkpoint, parallel, speaker, options)
+    speaker.say("memory     measuring it: small batches and the largest one, forward and backward")
     ranks = measure_ranks(run, held_before)
     parallel.stop()
     return DryRun(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from pref_dist.config.schema import RunConfig
+from pref_dist.data.truncation_audit import describe_cuts
 from pref_dist.evaluate.infer import InferenceTask
 from pref_dist.models.build import BuiltModel, count_parameters
 from pref_dist.models.sizes import measure_module
@@ -25,10 +26,11 @@ def describe_start(
     taught = planned.teacher.warnings if planned.teacher is not None else []
     warnings = [*prepared.warnings, *taught, *warn_of_few_evaluations(config, plan)]
     tokens = int(plan.lengths.sum() if plan.num_tokens is None else plan.num_tokens.sum())
-    set_aside = len(prepared.set_aside)
+    set_aside, cuts = len(prepared.set_aside), describe_cuts(prepared.truncation)
     return "\n".join(
         (
             f"rows       {len(plan.rows):,} to train, {len(validation.rows):,} to evaluate, {set_aside:,} set aside",
+            *([f"cut        {cuts}"] if cuts else []),
             f"steps      {plan.num_steps:,} of {plan.rows_per_step} rows "
             f"({plan.steps_per_epoch:,} an epoch, {tokens:,} tokens an epoch)",
             f"batches    of at most {plan.token_budget:,} tokens, in evaluation {validation.token_budget:,}",

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 import time
@@ -87,9 +88,15 @@ def broken(sample_dir, tmp_path_factory):
 
 def test_bad_rows_are_set_aside_counted_and_named(broken, write_run):
     run_yaml, run_dir = write_run(data={"train": str(broken)})
-    result = run("train", run_yaml, "--set", "train.max_steps=1")
+    prepared = run("prepare", run_yaml, "--set", "data.max_tokens=48")
+    result = run("train", run_yaml, "--set", "train.max_steps=1", "--set", "data.max_tokens=48")
     assert result.returncode == 0, result.stderr
     assert "3 set aside" in result.stdout
+    cuts = re.findall(
+        r"^cut +(\d+ of 297 rows at 48 tokens, \d+ % of all .*)$", result.stdout + prepared.stdout, re.MULTILINE
+    )
+    assert len(cuts) == 2, "both say what they cut"
+    assert cuts[0] == cuts[1]
     records = [json.loads(line) for line in (run_dir / "rows_set_aside.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(record["row"], record["kind"]) for record in records] == [
         (3, "bad_json"),

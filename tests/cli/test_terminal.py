@@ -4,10 +4,12 @@ import json
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from pref_dist.cli.terminal import Terminal
 from tests.launch.launched import clean_env
 from tests.ranks.launch_ranks import REPO_ROOT
 from tests.terminal_session import CONTROL_C, ESCAPE, TerminalSession
@@ -17,8 +19,8 @@ pytestmark = pytest.mark.timeout(300)
 COLOUR = re.compile(r"\x1b\[[0-9;]+m")
 # How each line of a training begins that nothing is wrong with.
 OUR_LINES = (
-    "cache ", "rows ", "steps ", "batches ", "model ", "ranks ", "run ", "memory ", "step ", "finished at step ",
-    "best valid log loss ", "run folder: ",
+    "cache ", "rows ", "cut ", "steps ", "batches ", "model ", "ranks ", "run ", "memory ", "step ",
+    "finished at step ", "best valid log loss ", "run folder: ",
 )  # fmt: skip
 STOPPED_TEXT = "Ctrl-C: the run is saved after the step that it is at, and ends. Ctrl-C again leaves at once."
 
@@ -61,6 +63,15 @@ def test_lines_that_are_written_meanwhile_stand_whole_above_the_bar_which_is_gon
     assert COLOUR.search(session.raw)
 
 
+def test_where_there_is_no_terminal_a_line_now_and_then_says_how_far_an_evaluation_is(capsys, monkeypatch):
+    monkeypatch.setattr("pref_dist.cli.terminal.SECONDS_BETWEEN_LINES", 0.05)
+    terminal = Terminal()
+    for done in range(5):
+        terminal.show_batches(done, 4)
+        time.sleep(0.06 if done else 0.0)
+    assert re.findall(r"^evaluating (\d/4) batches .* left$", capsys.readouterr().err, re.MULTILINE) == ["2/4", "3/4"]
+
+
 @pytest.mark.parametrize(("changes", "has_bar"), [({"NO_COLOR": "1"}, True), ({"TERM": "dumb"}, False)])
 def test_colours_and_the_bar_are_left_out_where_that_is_asked_for(tmp_path, changes, has_bar):
     with TerminalSession([sys.executable, "-c", DRAWING], environment(**changes), tmp_path, columns=40) as session:
@@ -98,7 +109,9 @@ def test_a_training_shows_one_bar_with_speed_losses_and_the_time_that_is_left(se
 
 def test_the_start_says_what_will_happen_in_few_lines(seen):
     lines = [line.split()[0] for line in seen[0].screen if line]
-    assert lines[: lines.index("step")] == ["cache", "rows", "steps", "batches", "model", "ranks", "run", "memory"]
+    assert lines[: lines.index("step")] == [
+        "cache", "rows", "cut", "steps", "batches", "model", "ranks", "run", "memory"
+    ]  # fmt: skip
     assert re.search(r"memory     about \S+ .B a rank at the peak, \S+ .B of it .*; \S+ .B are left then", seen[0].raw)
 
 

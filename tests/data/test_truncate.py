@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pref_dist.data.encode import RowEncoder
 from pref_dist.data.rows import Row, Turn
 from pref_dist.data.truncate import cut_fair, share_fairly
-from pref_dist.data.truncation_audit import Extra, audit_truncation, keep_right
+from pref_dist.data.truncation_audit import Extra, audit_truncation, describe_cuts, keep_right
 
 LENGTHS = st.lists(st.integers(0, 60), min_size=3, max_size=3)
 NAMES = ("prompt", "response_a", "response_b")
@@ -108,6 +108,11 @@ def test_the_audit_counts_what_an_independent_count_gives():
     assert audit["rows_without_a_response_under_right_truncation"] == 1
     assert audit["longest_row"] == 105
     assert audit["max_tokens_for_99_percent"] == 105
+    total = int(full.sum())
+    assert describe_cuts({"train": audit}) == (
+        f"3 of 4 rows at 100 tokens, {5000 / total:.0f} % of all their tokens; 105 would leave 95 % of the rows whole"
+    )
+    assert describe_cuts({"train 1: a": audit, "train 2: b": audit}).startswith("6 of 8 rows")
 
 
 def test_the_advised_max_tokens_keep_the_share_that_they_say():
@@ -139,6 +144,7 @@ def test_an_audit_of_no_rows_counts_nothing():
     empty = np.zeros((0, 3), dtype=np.int32)
     audit = audit_truncation(empty, empty, Extra(NAMES, (3, 6, 9), 10), max_tokens=100)
     assert audit["rows_cut"] == audit["longest_row"] == 0
+    assert describe_cuts({"train": audit}) == ""
 
 
 @pytest.mark.parametrize("template", ["joint", "seed_joint", "seed_siamese"])

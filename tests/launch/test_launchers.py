@@ -20,8 +20,8 @@ LAUNCH = REPO_ROOT / "launch"
 LONG = {"max_steps": 40, "epochs": 2, "save_every_steps": 5}
 STOPPED = 75
 OUR_LINES = (
-    "cache ", "rows ", "steps ", "batches ", "model ", "ranks ", "run ", "memory ", "step ", "Going on from step ",
-    "finished at step ", "best valid log loss ", "run folder: ",
+    "cache ", "rows ", "cut ", "steps ", "batches ", "model ", "ranks ", "run ", "memory ", "step ",
+    "Going on from step ", "finished at step ", "best valid log loss ", "run folder: ",
 )  # fmt: skip
 
 
