@@ -121,7 +121,7 @@ def logs(run_dir: Path, name: str | None, lines: int, follow: bool, as_json: boo
 
     if follow and as_json:
         raise click.UsageError("--follow shows text as it comes, and --json one object: give one of the two.")
-    if follow and list_jobs(run_dir):
+    if follow and any(name in (None, job.name) for job in list_jobs(run_dir)):
         show_until_the_end(run_dir, name, lines)
         return
     found = find_logs(run_dir, name)

@@ -91,12 +91,13 @@ def number_of(entry: dict[str, Any], task: int | None) -> str:
 
 def describe(run_dir: Path, entry: dict[str, Any], fields: dict[str, str]) -> JobStatus:
     """Say what `fields` hold, in Slurm's words. A task of an array goes by ARRAY_TASK."""
-    task = find_task(fields)
+    task, state = find_task(fields), fields["JobState"].split()[0]
+    # Slurm gives 0 to what has not ended.
+    exit_code = "" if state in WATCHED_STATES else fields.get("ExitCode", "").partition(":")[0]
     notes = [describe_tries(RunDir(run_dir), fields["JobId"]), fields.get("Reason", "None").replace("None", "")]
     return JobStatus(
         entry["name"], number_of(entry, task), task,
-        fields["JobState"].split()[0], fields.get("ExitCode", "").partition(":")[0],
-        int(fields.get("Restarts") or 0), "; ".join(filter(None, notes)),
+        state, exit_code, int(fields.get("Restarts") or 0), "; ".join(filter(None, notes)),
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from pref_dist.cli.slurm import slurm
-from pref_dist.cluster.follow import find_logs, join_sources, list_jobs
+from pref_dist.cluster.follow import describe, find_logs, join_sources, list_jobs
 from pref_dist.cluster.watch import FollowedLogs
 from pref_dist.errors import ConfigError
 from pref_dist.run_dir import RunDir
@@ -64,6 +64,12 @@ def test_a_fold_that_the_controller_has_forgotten_before_the_others_keeps_its_ro
     assert found == {1: running, 2: accounted[0], 0: noted[0]}
 
 
+def test_only_a_job_that_has_ended_has_an_exit_code(tmp_path):
+    fields = {"JobId": "999901", "JobState": "RUNNING", "ExitCode": "0:0"}
+    assert describe(tmp_path, JOBS[0], fields).exit_code == ""
+    assert describe(tmp_path, JOBS[0], fields | {"JobState": "FAILED", "ExitCode": "5:0"}).exit_code == "5"
+
+
 def test_a_submission_that_has_not_noted_the_number_of_its_folds_shows_those_that_are_known(run_dir):
     old = [{key: value for key, value in entry.items() if key != "num_tasks"} for entry in JOBS]
     (run_dir / "slurm" / "jobs.json").write_text(json.dumps({"jobs": old}), encoding="utf-8")
@@ -96,6 +102,8 @@ def test_following_ends_with_the_last_job_and_shows_logs_that_come_later(run_dir
     assert "of the later one" in result.output
     assert f"No job of {run_dir} waits or runs any more:" in result.output
     assert re.search(r"(?m)^folds +999902_1 +FAILED +7 ", result.output)
+    result = CliRunner().invoke(slurm, ["logs", str(run_dir), "--follow", "--job", "train"])
+    assert "There are no logs of train" in str(result.exception)
 
 
 def test_a_run_that_was_never_submitted_has_no_jobs(tmp_path):
