@@ -44,7 +44,10 @@ train_job() {
   # Says no if the tries before have led nowhere, and where the run folder is.
   local code=0
   run_folder=$("$python" -m pref_dist slurm begin "${arguments[@]}") || code=$?
-  [ "$code" = 0 ] || exit "$code"
+  if [ "$code" != 0 ]; then
+    say "exit code $code"
+    exit "$code"
+  fi
   run_ranks train "${arguments[@]}" || code=$?
   end_job "$code"
 }
@@ -79,6 +82,7 @@ predict_job() {
   if [ -e "$run_folder/folds.json" ]; then
     run_ranks blend "$run_folder" --data "$data" --out "$run_folder/blend" "$@" || code=$?
     [ "$code" != 0 ] || cp -- "$run_folder/blend/submission.csv" "$out" || code=$?
+    [ "$code" != 0 ] || say "the submission: $out"
   else
     run_ranks predict "$run_folder" --data "$data" --out "$out" "$@" || code=$?
   fi

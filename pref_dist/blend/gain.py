@@ -20,7 +20,8 @@ class Judgement:
 
     fitted: on the rows that the weights were fitted on; cross_fitted: on others. best: number of the best member.
     gain: its log loss minus the cross-fitted blend's, in nats, with the 95 % interval;
-    None where all rows are of one prompt.
+    None where all rows are of one prompt. temperature_gain: what the temperature is worth on rows that it was not
+    fitted on, in nats; where that is not above 0, the pool has none (1), and cross_fitted is without one, too.
     """
 
     pool: Pool
@@ -31,11 +32,15 @@ class Judgement:
     best: int
     gain: float
     interval: tuple[float, float] | None
+    temperature_gain: float
 
 
 def judge_blend(chances: Array, targets: Array, groups: Groups, seed: int = 0) -> Judgement:
-    """Fit a pool on probabilities (M, N, 3) and score it beside its members."""
-    pool, crossed = fit_pool(chances, targets), cross_fit(chances, targets, groups)
+    """Fit a pool on probabilities (M, N, 3), with a temperature if it pays, and score it beside its members."""
+    crossed, plain = (cross_fit(chances, targets, groups, has_temperature) for has_temperature in (True, False))
+    temperature_gain = float((row_log_losses(plain, targets) - row_log_losses(crossed, targets)).mean())
+    pays = temperature_gain > 0
+    crossed, pool = crossed if pays else plain, fit_pool(chances, targets, pays)
     logs = np.log(np.maximum(chances, SMALLEST_PROBABILITY))
     members = [score_logits(member, targets) for member in logs]
     best = int(np.argmin([scores["log_loss"] for scores in members]))
@@ -49,4 +54,5 @@ def judge_blend(chances: Array, targets: Array, groups: Groups, seed: int = 0) -
         best=best,
         gain=float(gains.mean()),
         interval=bootstrap_mean(gains, groups, seed),
+        temperature_gain=temperature_gain,
     )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pref_dist.cross_fit import iterate_parts
-from pref_dist.metrics import log_probabilities
+from pref_dist.metrics import log_probabilities, row_log_losses
 from pref_dist.temperature import TEMPERATURES, fit_temperature
 
 Array = NDArray[np.float64]
@@ -41,32 +41,35 @@ def equal_pool(num_members: int) -> Pool:
     return Pool(np.full(num_members, 1.0 / num_members), 1.0)
 
 
-def fit_pool(chances: Array, targets: Array) -> Pool:
+def fit_pool(chances: Array, targets: Array, has_temperature: bool = True) -> Pool:
     """Return the weights and the temperature of the least log loss on rows (M, N, C) with targets (N, C).
 
-    The loss is not convex in both together, so the search starts from equal weights and near each member
-    alone, and what is returned is no worse than any member or their mean. The same rows give the same bits.
+    has_temperature: else it is 1, and the weights alone are fitted. The loss is not convex in both together, so the
+    search starts from equal weights and near each member alone, and what is returned is no worse than any member or
+    their mean. The same rows give the same bits.
     """
     num_members = len(chances)
     corners, middle = np.eye(num_members), np.full(num_members, 1.0 / num_members)
     found = [middle, *corners]
     if num_members > 1:
-        found += [search(chances, targets, start) for start in (middle, *(0.8 * corners + 0.2 * middle))]
-    fitted = [fit_sharpness(weights, chances, targets) for weights in found]
+        starts = (middle, *(0.8 * corners + 0.2 * middle))
+        found += [search(chances, targets, start, has_temperature) for start in starts]
+    fitted = [fit_sharpness(weights, chances, targets, has_temperature) for weights in found]
     return min(fitted, key=lambda pair: pair[0])[1]
 
 
-def search(chances: Array, targets: Array, start: Array) -> Array:
+def search(chances: Array, targets: Array, start: Array, has_temperature: bool) -> Array:
     """Return the weights (M,) where sequential quadratic programming ends from `start` and temperature 1."""
     from scipy.optimize import minimize
 
     num_members = len(chances)
+    sharpness = (1 / TEMPERATURES[1], 1 / TEMPERATURES[0]) if has_temperature else (1.0, 1.0)
     result = minimize(
         lambda values: loss_and_gradient(values, chances, targets),
         np.append(start, 1.0),
         jac=True,
         method="SLSQP",
-        bounds=[(0.0, 1.0)] * num_members + [(1 / TEMPERATURES[1], 1 / TEMPERATURES[0])],
+        bounds=[(0.0, 1.0)] * num_members + [sharpness],
         constraints={
             "type": "eq",
             "fun": lambda values: values[:-1].sum() - 1.0,
@@ -90,20 +93,23 @@ def loss_and_gradient(values: Array, chances: Array, targets: Array) -> tuple[fl
     return float(-(targets * log_blended).sum() / len(targets)), gradient
 
 
-def fit_sharpness(weights: Array, chances: Array, targets: Array) -> tuple[float, Pool]:
+def fit_sharpness(weights: Array, chances: Array, targets: Array, has_temperature: bool) -> tuple[float, Pool]:
     """Return the least loss with these weights and its pool."""
+    if not has_temperature:
+        pool = Pool(weights, 1.0)
+        return float(row_log_losses(pool.log_chances(chances), targets).mean()), pool
     mixed = np.maximum(np.tensordot(weights, chances, axes=1), SMALLEST_PROBABILITY)
     temperature, loss = fit_temperature(np.log(mixed), targets)
     return loss, Pool(weights, temperature)
 
 
-def cross_fit(chances: Array, targets: Array, groups: Groups) -> Array:
+def cross_fit(chances: Array, targets: Array, groups: Groups, has_temperature: bool = True) -> Array:
     """Return logs of blended probabilities (N, C), each row's by a pool that was fitted on other parts of prompts.
 
     With a single part there is nothing else to fit on: then the mean of the members.
     """
     blended = equal_pool(len(chances)).log_chances(chances)
     for is_here in iterate_parts(groups):
-        pool = fit_pool(chances[:, ~is_here], targets[~is_here])
+        pool = fit_pool(chances[:, ~is_here], targets[~is_here], has_temperature)
         blended[is_here] = pool.log_chances(chances[:, is_here])
     return blended

@@ -139,6 +139,7 @@ def summarise(members: Sequence[Member], judgement: Judgement) -> dict[str, Any]
             for member, weight, scores in weighted
         ],
         "temperature": judgement.pool.temperature,
+        "temperature_gain": judgement.temperature_gain,
         "equal_weights": judgement.equal,
         "fitted": judgement.fitted,
         "cross_fitted": judgement.cross_fitted,

@@ -61,10 +61,17 @@ def show_summary(summary: dict[str, Any]) -> None:
     show_line("equal weights", "", summary["equal_weights"])
     show_line("blend, on the rows it was fitted", "", summary["fitted"])
     show_line("blend, on others (cross-fitted)", "", summary["cross_fitted"])
-    click.echo(f"temperature {summary['temperature']:.3f}")
+    click.echo(say_temperature(summary["temperature"], summary["temperature_gain"]))
     click.echo(
         f"gain over {summary['best_member']}: {summary['gain']:+.4f} nats, {say_interval(summary['gain_interval'])}"
     )
+
+
+def say_temperature(temperature: float, gain: float) -> str:
+    worth = f"{gain:+.4f} nats on others (cross-fitted)"
+    if gain > 0:
+        return f"temperature {temperature:.3f}: {worth}"
+    return f"no temperature: a fitted one would gain {worth}"
 
 
 def say_interval(interval: list[float] | None) -> str:

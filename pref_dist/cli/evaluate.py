@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from pref_dist.cli.options import as_json, checkpoint, data_format, overrides, run_folder, show_set_aside
+from pref_dist.run_dir import RunDir
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 SOURCE = click.Path(path_type=Path)
@@ -51,14 +52,20 @@ def evaluate(
     if as_json:
         click.echo(json.dumps(result.metrics))
         return
-    show_scores(result.metrics)
+    show_scores(result.metrics, name_fold(run_dir))
     show_set_aside(result.set_aside)
     click.echo(f"written: {result.folder / 'metrics.json'}")
 
 
-def show_scores(metrics: dict[str, Any]) -> None:
-    """The model beside references and baselines, then what else one should know, a line each."""
-    click.echo(f"{'':<24} {'log loss':>9}  {'95 % interval':<16} {'accuracy':>9}   ({metrics['num_rows']:,} rows)")
+def name_fold(run_dir: Path) -> str:
+    """Return `fold K` if the run is a fold of several, which are often evaluated one after another; else nothing."""
+    name, is_among_folds = run_dir.resolve().name, RunDir(run_dir.resolve().parent).folds.is_file()
+    return name.replace("_", " ") if is_among_folds and name.startswith("fold_") else ""
+
+
+def show_scores(metrics: dict[str, Any], name: str) -> None:
+    """The model beside references and baselines, then what else one should know, a line each. name: of the table."""
+    click.echo(f"{name:<24} {'log loss':>9}  {'95 % interval':<16} {'accuracy':>9}   ({metrics['num_rows']:,} rows)")
     for name, scores in list_scores(metrics):
         interval = scores.get("interval") or scores.get("intervals", {}).get("log_loss")
         between = "" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"

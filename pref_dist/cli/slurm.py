@@ -3,13 +3,18 @@
 import json
 import os
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pref_dist.cli.options import as_json, overrides, run_config, run_folder
 from pref_dist.cli.verbs import VerbGroup
+
+if TYPE_CHECKING:
+    from pref_dist.cluster.follow import JobStatus
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 JOB_NAMES = click.Choice(["prepare", "train", "folds", "evaluate", "predict"])
@@ -30,13 +35,13 @@ def slurm() -> None:
 @run_config
 @click.option("--site", "site_yaml", type=FILE, required=True, help="The cluster: configs/sites/example.yaml.")
 @click.option("--folds", type=click.IntRange(min=2), metavar="K", help="Train K folds as an array (data.num_folds).")
-@click.option("--dry-run", is_flag=True, help="Write and check the scripts, but submit nothing.")
+@click.option("--dry-run", is_flag=True, help="Show and check the scripts; write and submit nothing.")
 @overrides
 @as_json
 def submit(
     run_yaml: Path, site_yaml: Path, folds: int | None, dry_run: bool, overrides: tuple[str, ...], as_json: bool
 ) -> None:
-    """Write the jobs' scripts into the run folder, check them, and submit them as a chain.
+    """Check the jobs' scripts, write them into the run folder, and submit them as a chain.
 
     \b
     Examples:
@@ -54,7 +59,9 @@ def submit(
     if not result.checked_by_slurm:
         click.echo("WARNING: there is no sbatch here, so only bash has checked the scripts")
     if dry_run:
-        click.echo("\n".join(f"would submit  {script}" for script in result.scripts))
+        for script, text in result.texts.items():
+            click.echo(f"==> {script} <==\n{text}")
+        click.echo("Nothing was written, and nothing submitted.")
         return
     for entry in result.jobs:
         click.echo(f"{entry['name']:<10} job {entry['job']}")
@@ -83,19 +90,23 @@ def status(run_dir: Path, as_json: bool) -> None:
         return
     if not jobs:
         click.echo(f"No jobs of {run_dir} were submitted by `pref-dist slurm submit`.")
-    else:
+    show_table(jobs)
+    for name, state in progress.items():
+        click.echo(f"{name}: {state['state']} at step {state['step']} {state.get('reason', '')}".rstrip())
+
+
+def show_table(jobs: Sequence["JobStatus"]) -> None:
+    if jobs:
         click.echo(f"{'':<10} {'job':<12} {'state':<12} {'exit':>4} {'restarts':>8}  note")
     for job in jobs:
         click.echo(f"{job.name:<10} {job.job:<12} {job.state:<12} {job.exit_code:>4} {job.restarts:>8}  {job.note}")
-    for name, state in progress.items():
-        click.echo(f"{name}: {state['state']} at step {state['step']} {state.get('reason', '')}".rstrip())
 
 
 @slurm.command()
 @run_folder
 @click.option("--job", "name", type=JOB_NAMES, help="Only these jobs.")
 @click.option("--lines", type=click.IntRange(min=1), default=20, show_default=True, help="The last lines of each log.")
-@click.option("--follow", is_flag=True, help="Show what comes, until Ctrl-C.")
+@click.option("--follow", is_flag=True, help="Show what comes, until the last job has ended.")
 @as_json
 def logs(run_dir: Path, name: str | None, lines: int, follow: bool, as_json: bool) -> None:
     """Show the ends of the jobs' logs.
@@ -105,19 +116,29 @@ def logs(run_dir: Path, name: str | None, lines: int, follow: bool, as_json: boo
       pref-dist slurm logs runs/demo --job train --lines 50
       pref-dist slurm logs runs/demo --follow
     """
-    from pref_dist.cluster.follow import find_logs, read_end
+    from pref_dist.cluster.endings import read_end
+    from pref_dist.cluster.follow import find_logs, list_jobs
 
     if follow and as_json:
-        raise click.UsageError("--follow has no end, and --json prints one object at the end: give one of the two.")
+        raise click.UsageError("--follow shows text as it comes, and --json one object: give one of the two.")
+    if follow and any(name in (None, job.name) for job in list_jobs(run_dir)):
+        show_until_the_end(run_dir, name, lines)
+        return
     found = find_logs(run_dir, name)
     if as_json:
         click.echo(json.dumps({"logs": {str(path): read_end(path, lines) for path in found}}))
         return
-    if follow:
-        os.execvp("tail", ["tail", f"--lines={lines}", "-F", "--", *map(str, found)])
     for path in found:
         click.echo(f"==> {path} <==")
         click.echo("\n".join(read_end(path, lines)))
+
+
+def show_until_the_end(run_dir: Path, name: str | None, num_lines: int) -> None:
+    from pref_dist.cluster.watch import follow_logs
+
+    jobs = follow_logs(run_dir, name, num_lines, lambda text: click.echo(text, nl=False))
+    click.echo(f"\nNo job of {run_dir}{f' named {name}' if name else ''} waits or runs any more:")
+    show_table(jobs)
 
 
 @slurm.command()

@@ -30,6 +30,11 @@ def call_slurm(*command: str, is_allowed_to_fail: bool = False) -> str:
     return done.stdout
 
 
+def is_answering() -> bool:
+    """Whether slurmctld, or its stand-in, is up."""
+    return " is UP" in call_slurm("scontrol", "ping", is_allowed_to_fail=True)
+
+
 def submit_script(script: Path, after: str | None, is_held: bool) -> str:
     """Submit a job that waits for the success of another one, or to be released; return its number."""
     options = [f"--dependency=afterok:{after}"] if after is not None else []

@@ -1,12 +1,12 @@
 """`pref-dist slurm status / logs / cancel`: the jobs of a run after they were submitted."""
 
-import json
-from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pref_dist.cluster.commands import account_jobs, cancel_jobs, show_jobs
+from pref_dist.cluster.endings import logs_of_job, read_endings
 from pref_dist.cluster.scripts import logs_of
 from pref_dist.cluster.tries import describe_tries
 from pref_dist.errors import ConfigError
@@ -15,6 +15,9 @@ from pref_dist.run_dir import RunDir
 
 JOBS_FILE = "jobs.json"
 FORGOTTEN = "UNKNOWN"
+WATCHED_STATES = ("PENDING", "RUNNING", "COMPLETING", "SUSPENDED", "CONFIGURING", "REQUEUED")
+
+Source = Callable[[], list[dict[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -40,47 +43,62 @@ def list_jobs(run_dir: Path) -> list[JobStatus]:
     return [status for entry in entries for status in find_status(run_dir, entry)]
 
 
-def find_status(run_dir: Path, entry: dict[str, str]) -> list[JobStatus]:
-    """Ask the controller, then the accounting, then the notes that the jobs themselves have left."""
-    known = show_jobs(entry["job"]) or account_jobs(entry["job"]) or read_notes(run_dir, entry["job"])
-    if not known:
-        return [JobStatus(entry["name"], entry["job"], None, FORGOTTEN, "", 0, "Slurm no longer knows it")]
-    return sorted(
-        (describe(run_dir, entry, fields) for fields in known), key=lambda one: -1 if one.task is None else one.task
+def find_status(run_dir: Path, entry: dict[str, Any]) -> list[JobStatus]:
+    """Ask the controller, then the accounting, then what the jobs themselves have left."""
+    name, job = entry["name"], entry["job"]
+    # Submissions from before their number was kept have none.
+    tasks = [None] if entry.get("num_tasks") is None else list(range(entry["num_tasks"]))
+    sources = (lambda: show_jobs(job), lambda: account_jobs(job), lambda: read_endings(run_dir, name, job))
+    found = join_sources(tasks, sources)
+    known = {task: describe(run_dir, entry, fields) for task, fields in found.items()}
+    # What waits of an array is one entry, without the number of a task.
+    is_known = None in known or (tasks == [None] and known)
+    forgotten = [] if is_known else [task for task in tasks if task not in known]
+    known |= {task: describe_forgotten(run_dir, entry, task) for task in forgotten}
+    return sorted(known.values(), key=lambda one: -1 if one.task is None else one.task)
+
+
+def join_sources(tasks: Sequence[int | None], sources: Iterable[Source]) -> dict[int | None, dict[str, str]]:
+    """Return the fields of each task by the first source that knows it; later ones are asked for what is missing.
+
+    The controller forgets the tasks of an array one by one.
+    """
+    found: dict[int | None, dict[str, str]] = {}
+    for source in sources:
+        if any(task not in found for task in tasks):
+            found = {find_task(fields): fields for fields in source()} | found
+    return found
+
+
+def find_task(fields: dict[str, str]) -> int | None:
+    """Return the number of an array's task; None: not of an array, or all tasks that wait."""
+    # The accounting writes it into the job's number.
+    task = fields["JobId"].partition("_")[2] or fields.get("ArrayTaskId", "")
+    return int(task) if task.isdecimal() else None
+
+
+def describe_forgotten(run_dir: Path, entry: dict[str, Any], task: int | None) -> JobStatus:
+    has_log = bool(logs_of_job(run_dir, entry["name"], entry["job"], task))
+    why = "its log does not say how it ended" if has_log else "it has left no log: it has not started"
+    return JobStatus(
+        entry["name"], number_of(entry, task), task, FORGOTTEN, "", 0, f"Slurm no longer knows it, and {why}"
     )
 
 
-def describe(run_dir: Path, entry: dict[str, str], fields: dict[str, str]) -> JobStatus:
+def number_of(entry: dict[str, Any], task: int | None) -> str:
+    return str(entry["job"]) if task is None else f"{entry['job']}_{task}"
+
+
+def describe(run_dir: Path, entry: dict[str, Any], fields: dict[str, str]) -> JobStatus:
     """Say what `fields` hold, in Slurm's words. A task of an array goes by ARRAY_TASK."""
-    job, task = fields["JobId"], fields.get("ArrayTaskId", "")
-    notes = [describe_tries(RunDir(run_dir), job), fields.get("Reason", "None").replace("None", "")]
-    if "_" in job:  # so the accounting writes it
-        task = job.partition("_")[2]
-    is_task = task.isdecimal()
+    task, state = find_task(fields), fields["JobState"].split()[0]
+    # Slurm gives 0 to what has not ended.
+    exit_code = "" if state in WATCHED_STATES else fields.get("ExitCode", "").partition(":")[0]
+    notes = [describe_tries(RunDir(run_dir), fields["JobId"]), fields.get("Reason", "None").replace("None", "")]
     return JobStatus(
-        entry["name"], f"{entry['job']}_{task}" if is_task else entry["job"], int(task) if is_task else None,
-        fields["JobState"].split()[0], fields.get("ExitCode", "").partition(":")[0],
-        int(fields.get("Restarts") or 0), "; ".join(filter(None, notes)),
+        entry["name"], number_of(entry, task), task,
+        state, exit_code, int(fields.get("Restarts") or 0), "; ".join(filter(None, notes)),
     )  # fmt: skip
-
-
-def read_notes(run_dir: Path, job: str) -> list[dict[str, str]]:
-    """Return how a job, or each task of an array, has ended as slurm/job.sh has noted it."""
-    path = run_dir / "slurm" / "history.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    notes = [note for note in map(json.loads, lines) if str(note["job"]) == job]
-    newest = {note["task"]: note for note in notes}
-    return [
-        {
-            "JobId": job,
-            "ArrayTaskId": "" if task is None else str(task),
-            "JobState": "COMPLETED" if note["what"] == "0" else "FAILED",
-            "ExitCode": note["what"],
-            "Restarts": str(note["restarts"]),
-        }
-        for task, note in newest.items()
-        if note["event"] == "ended"
-    ]
 
 
 def read_progress(run_dir: Path) -> dict[str, dict[str, Any]]:
@@ -90,20 +108,20 @@ def read_progress(run_dir: Path) -> dict[str, dict[str, Any]]:
     return {name: state for name, state in states.items() if state}
 
 
+def list_logs(run_dir: Path, name: str | None = None) -> list[Path]:
+    """Return the jobs' logs, the oldest first."""
+    return sorted(logs_of(run_dir).glob(f"{name or '*'}-*.out"), key=lambda path: path.stat().st_mtime)
+
+
 def find_logs(run_dir: Path, name: str | None = None) -> list[Path]:
     """Return the jobs' logs, the oldest first. Raises ConfigError if there is none (of the jobs of that name)."""
-    found = sorted(logs_of(run_dir).glob(f"{name or '*'}-*.out"), key=lambda path: path.stat().st_mtime)
+    found = list_logs(run_dir, name)
     if not found:
         raise ConfigError(
             f"There are no logs{f' of {name}' if name else ''} in {logs_of(run_dir)}. Was the run submitted by "
             "`pref-dist slurm submit`, and has a job started?"
         )
     return found
-
-
-def read_end(path: Path, num_lines: int) -> list[str]:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return [line.rstrip("\n") for line in deque(file, maxlen=num_lines)]
 
 
 def cancel(run_dir: Path, at_once: bool) -> list[str]:

@@ -103,7 +103,8 @@ def list_options(job: Job, run: Path, site: Site) -> list[str]:
     is_prepare = job.name == "prepare"
     number = "%j" if job.num_folds is None else "%A_%a"
     asked = {
-        "job-name": f"{re.sub(r'[^A-Za-z0-9._-]', '_', run.name)}-{job.name}",
+        # squeue shows the first eight letters.
+        "job-name": f"{job.name}-{re.sub(r'[^A-Za-z0-9._-]', '_', run.name)}",
         "account": site.account,
         "qos": site.qos,
         **(prepare_resources(site) if is_prepare else training_resources(site)),

@@ -27,20 +27,20 @@ Say = Callable[[str], None]
 SIGN_OF_DESCRIPTION = "intervals"
 
 
-def describe_run(run_dir: RunDir, say: Say) -> dict[str, Any]:
+def describe_run(run_dir: RunDir, say: Say, name: str = "") -> dict[str, Any]:
     """Add to a finished run's metrics.json what its best step's logits tell, and return it all.
 
     As `evaluate` would, without running the model again. Says loudly if the model has learnt less than the baselines,
     or if the rows cannot be read any more: the run itself is whole. Does nothing where evaluate.describe is false, or
     the metrics are described already, or are the copy of an evaluation that came later: then the best step's scores
-    are returned.
+    are returned. name: of the run among several, which what is said begins with.
     """
     config, known, best = read_run_config(run_dir, ()), read_json(run_dir.metrics), read_json(run_dir.best)
     if any(known.get(name) != value for name, value in best.items()):
         return dict(best)
     if not config.evaluate.describe or SIGN_OF_DESCRIPTION in known:
         return dict(known)
-    return described(run_dir, known, say, lambda: analyse_run(run_dir, config, say))
+    return described(run_dir, known, say, lambda: analyse_run(run_dir, config, say), name)
 
 
 def analyse_run(run_dir: RunDir, config: RunConfig, say: Say) -> Analysis:
@@ -73,7 +73,7 @@ def describe_folds(
         scored = find_scored(config, table, rows, read_logits(root.oof_logits))
         return analyse(scored, config.evaluate.swap, fold_baseline_chances(config, table, folds, say))
 
-    return described(root, known, say, analyse_folds)
+    return described(root, known, say, analyse_folds, "all folds")
 
 
 def find_scored(config: RunConfig, table: TokenTable, rows: Rows, logits: RowLogits) -> Scored:
@@ -84,7 +84,9 @@ def find_scored(config: RunConfig, table: TokenTable, rows: Rows, logits: RowLog
     return Scored(table, rows, answers, iterate_texts(config.data, table, rows), logits.held_out)
 
 
-def described(run_dir: RunDir, known: dict[str, Any], say: Say, analyse_it: Callable[[], Analysis]) -> dict[str, Any]:
+def described(
+    run_dir: RunDir, known: dict[str, Any], say: Say, analyse_it: Callable[[], Analysis], name: str
+) -> dict[str, Any]:
     try:
         found = analyse_it()
     except (PrefDistError, OSError) as error:
@@ -93,5 +95,5 @@ def described(run_dir: RunDir, known: dict[str, Any], say: Say, analyse_it: Call
     whole = Analysis({**known, **found.metrics}, found.worst_rows)
     write_analysis(run_dir.root, whole)
     for warning in filter(None, [warn_of_learnt(whole.metrics), *warn_of_gate(whole.metrics["gate"])]):
-        say(f"WARNING    {warning}")
+        say(f"WARNING    {name}: {warning}" if name else f"WARNING    {warning}")
     return whole.metrics

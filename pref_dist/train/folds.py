@@ -84,7 +84,7 @@ def describe_all(
     folds = [(plan.trained_by(fold), plan.scored_by(fold)) for fold in range(plan.num_folds)]
     metrics = describe_folds(root, config, joined, plan.table, folds, say)
     for fold in range(plan.num_folds):
-        describe_run(root.fold(fold), say)
+        describe_run(root.fold(fold), say, f"fold {fold}")
     return metrics
 
 

@@ -93,7 +93,8 @@ def test_the_scores_are_those_of_the_rows_and_the_weights_those_of_the_fit(train
     assert {key: printed[key] for key in summary} == summary
     rows = [read_logits(trained / name / "oof_logits.parquet") for name in ("folds", "slow")]
     chances = np.stack([probabilities(part.logits) for part in rows])
-    pool = fit_pool(chances, rows[0].targets)
+    pool = fit_pool(chances, rows[0].targets, summary["temperature_gain"] > 0)
+    assert summary["temperature"] == pool.temperature
     assert [member["weight"] for member in summary["members"]] == pool.weights.tolist()
     for member, part in zip(summary["members"], rows, strict=True):
         assert abs(member["log_loss"] - score_logits(part.logits, part.targets)["log_loss"]) < 1e-12

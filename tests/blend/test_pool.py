@@ -142,3 +142,27 @@ def test_a_blend_that_helps_has_a_gain_whose_interval_is_above_zero():
     assert abs(judgement.gain - (best["log_loss"] - crossed["log_loss"])) < 1e-12
     again = judge_blend(members, draw_labels(truth), np.arange(4000, dtype=np.uint64))
     assert again.interval == judgement.interval
+
+
+def test_a_temperature_that_does_not_pay_on_other_rows_is_not_kept_and_one_that_does_is():
+    """Few rows of a model that is as sure as it is right: what is fitted is noise. Then of one that is too sure."""
+    chances = draw_chances(12, num_rows=60, spread=1.0)
+    targets, groups = draw_labels(chances[0], seed=1), np.arange(60, dtype=np.uint64)
+    kept = judge_blend(chances, targets, groups)
+    assert fit_pool(chances, targets).temperature != 1
+    assert kept.temperature_gain < 0
+    assert kept.pool.temperature == 1
+    assert abs(kept.cross_fitted["log_loss"] - kept.members[0]["log_loss"]) < 1e-12
+    too_sure = judge_blend(probabilities(3 * np.log(chances)), targets, groups)
+    assert too_sure.temperature_gain > 0
+    assert too_sure.pool.temperature == fit_pool(probabilities(3 * np.log(chances)), targets).temperature
+    assert too_sure.cross_fitted["log_loss"] < too_sure.members[0]["log_loss"]
+
+
+def test_without_a_temperature_no_weights_on_a_grid_are_better():
+    chances = draw_chances(13, num_members=2, num_rows=300)
+    targets = draw_labels(np.tensordot([0.7, 0.3], chances, axes=1), seed=2)
+    pool = fit_pool(chances, targets, has_temperature=False)
+    assert pool.temperature == 1
+    grid = (Pool(np.array([one, 1 - one]), 1.0) for one in np.linspace(0, 1, 101))
+    assert loss_of(pool, chances, targets) <= min(loss_of(candidate, chances, targets) for candidate in grid) + 1e-9

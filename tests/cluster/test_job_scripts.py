@@ -1,6 +1,7 @@
 """The scripts of `pref-dist slurm submit`: golden ones, which people have read, and names that look like code."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -123,3 +124,10 @@ def test_a_job_that_was_put_back_does_not_begin_afresh_again():
         env={"SLURM_JOB_ID": "7", "PATH": os.environ["PATH"]}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.splitlines() == ["RUN.yaml", "--set", "run.dir=a b"]
+
+
+def test_the_jobs_of_a_chain_differ_in_the_eight_letters_that_squeue_shows():
+    for folder in (GOLDEN, REPO_ROOT / "slurm"):
+        texts = [path.read_text(encoding="utf-8") for path in folder.glob("*.sbatch")]
+        shown = [re.findall(r"(?m)^#SBATCH --job-name=(.{8})", text)[0] for text in texts]
+        assert len(shown) == len(set(shown)) == 5, shown

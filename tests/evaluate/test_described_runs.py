@@ -1,6 +1,7 @@
 """A finished training says what its held-out rows tell, as `evaluate` would; `evaluate` names what it cannot use."""
 
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -140,8 +141,9 @@ def test_rows_that_are_gone_at_the_end_leave_the_finished_run_whole_and_are_said
     assert "gate" in describe_run(RunDir(run_dir), said.append)
 
 
-def test_folds_are_described_out_of_fold_and_each(described):
-    changes = {"data": {"num_folds": 2}, "train": {"max_steps": 2}, "evaluate": {"describe": True}}
+def test_folds_are_described_out_of_fold_and_each_by_its_name(described, capsys):
+    rate = {"max_steps": 2, "learning_rate": 1e-9}
+    changes = {"data": {"num_folds": 2}, "train": rate, "evaluate": {"describe": True}}
     run_yaml, run_dir = described.runs.write("folds", **changes)
     metrics = train_folds(load_config(run_yaml, [])).metrics
     assert metrics == json.loads((run_dir / "metrics.json").read_text())
@@ -151,6 +153,11 @@ def test_folds_are_described_out_of_fold_and_each(described):
         own = json.loads((run_dir / f"fold_{fold['fold']}" / "metrics.json").read_text())
         assert own["log_loss"] == fold["log_loss"]
         assert own["baselines"]["length_tree"]["num_rows"] == fold["num_rows"]
+    said = capsys.readouterr().out
+    assert re.findall("(?m)^WARNING    (.+): The model", said) == ["all folds", "fold 0", "fold 1"]
+    for fold in (0, 1):
+        tables = CliRunner().invoke(evaluate_verb, [str(run_dir / f"fold_{fold}"), "--no-baselines"]).output
+        assert re.findall(r"(?m)^(.*\S) +log loss ", tables) == [f"fold {fold}"]
 
 
 def test_evaluate_prints_intervals_the_gate_the_temperature_and_both_orders(described, sample_dir):

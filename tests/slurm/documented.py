@@ -1,10 +1,12 @@
-"""The job scripts of slurm/, submitted by hand as docs/clusters.md shows it, on small jobs."""
+"""What docs/clusters.md submits, by hand and as a trial of the chain, on small jobs."""
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 from tests.documents.blocks import ROOT, read_commands
+from tests.documents.table import said
 from tests.slurm.lab import Lab
 
 # What is exchanged in a command before it is submitted: one rank and GPU a node, two folds, real names.
@@ -32,3 +34,15 @@ def submit_documented(lab: Lab, run_yaml: Path, run_dir: Path, test: Path, train
         waits = [] if script in ("prepare", "folds") else [f"--dependency=afterok:{trained}"]
         jobs[script] = lab.submit(*waits, *shlex.split(text)[1:])
     return jobs
+
+
+def find_trial(run_yaml: Path, run_dir: Path, rows: Path) -> list[str]:
+    """Return the arguments of the program in `Try the chain first` but for the site, with real names."""
+    shown = [said(command.text) for command in read_commands(ROOT / "docs" / "clusters.md")]
+    (text,) = [text for text in shown if text.startswith("pref-dist slurm submit") and "train.max_steps=3" in text]
+    words = text.replace("--site configs/sites/mine.yaml ", "")
+    # A name with a quote or a $ must come through --set as YAML reads it.
+    named = {"RUN.yaml": str(run_yaml), "run.dir=runs/trial": f"run.dir={json.dumps(str(run_dir))}"}
+    found = [named.get(word, word.replace("runs/trial_rows", str(rows))) for word in shlex.split(words)[1:]]
+    assert all("runs/trial" not in word for word in found), found
+    return found

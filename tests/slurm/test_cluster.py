@@ -15,7 +15,7 @@ import yaml
 from pref_dist.errors import ClusterError
 from tests.ranks.launch_ranks import REPO_ROOT
 from tests.ranks.run_verb import largest_difference, largest_loss_difference, read_losses, read_weights
-from tests.slurm.documented import submit_documented
+from tests.slurm.documented import find_trial, submit_documented
 from tests.slurm.lab import Lab
 from tests.tiny_runs import TinyRuns
 
@@ -38,15 +38,19 @@ class Submission:
 
 def submit_chain(lab: Lab, run_yaml: Path, site: dict[str, object], *options: object) -> dict[str, str]:
     """Submit by `pref-dist slurm submit`; the number of each job by its name."""
+    return submit_words(lab, ["slurm", "submit", str(run_yaml), *map(str, options)], run_yaml, site)
+
+
+def submit_words(lab: Lab, words: list[str], run_yaml: Path, site: dict[str, object]) -> dict[str, str]:
     site_yaml = run_yaml.with_suffix(".site.yaml")
     values = {"partition": "gpu", "cpus_per_node": 1, "prepare_cpus": 1, "time": "10", "short_time": "10", **site}
     site_yaml.write_text(yaml.safe_dump(values), encoding="utf-8")
-    said = run_program(lab, "slurm", "submit", run_yaml, "--site", site_yaml, "--json", *options)
+    said = run_program(lab, *words, "--site", site_yaml, "--json")
     return {entry["name"]: entry["job"] for entry in json.loads(said)["jobs"]}
 
 
-def run_program(lab: Lab, *arguments: object) -> str:
-    return lab.call(lab.env["PREF_DIST_PYTHON"], "-m", "pref_dist", *arguments)
+def run_program(lab: Lab, *arguments: object, **env: str) -> str:
+    return lab.call(lab.env["PREF_DIST_PYTHON"], "-m", "pref_dist", *arguments, **env)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +68,9 @@ def jobs(lab: Lab, runs: TinyRuns, sample_dir: Path) -> dict[str, Submission]:
         run_yaml, run_dir = runs.write(name, **sections)
         return Submission(lab.submit(f"--nodes={nodes}", *options, TRAIN, backend, 1, run_yaml, **env), run_dir)
 
-    chain_yaml, chain_dir = runs.write("folds of a cat's $HOME", data={"test": str(sample_dir / "test.csv")})
+    chain_yaml, _ = runs.write("trial")
+    chain_dir = runs.folder / "folds of a cat's $HOME"
+    chain = submit_words(lab, find_trial(chain_yaml, chain_dir, sample_dir), chain_yaml, {})
     # Slurm itself is not to say that the end is near.
     silent = lab.logs / "silent.sbatch"
     silent.write_text(re.sub("(?m)^#SBATCH --signal.*", "", TRAIN.read_text(encoding="utf-8")), encoding="utf-8")
@@ -81,7 +87,7 @@ def jobs(lab: Lab, runs: TinyRuns, sample_dir: Path) -> dict[str, Submission]:
         "single": single,
         "ddp": train("two_nodes", "ddp", 2, {}),
         "zero2": train("two_nodes_zero2", "zero2", 2, {}),
-        "chain": Submission(submit_chain(lab, chain_yaml, {}, "--folds", 3)["predict"], chain_dir),
+        "chain": Submission(chain["predict"], chain_dir),
         "diverged": train("diverged", "ddp", 2, {"train": DIVERGES}),
         # An address that nobody has.
         "blind": train("blind", "ddp", 2, {}, PREF_DIST_ADDRESS="192.0.2.1", PREF_DIST_RENDEZVOUS_SECONDS="5"),
@@ -168,9 +174,14 @@ def test_a_chain_over_folds_ends_in_a_submission(lab, jobs, sample_dir):
     assert (submission.iloc[:, 1:].sum(axis=1) - 1).abs().max() < 1e-6
     found = json.loads(run_program(lab, "slurm", "status", run_dir, "--json"))
     names = [(one["name"], one["task"]) for one in found["jobs"]]
-    assert names == [("prepare", None), ("folds", 0), ("folds", 1), ("folds", 2), ("evaluate", None), ("predict", None)]
+    assert names == [("prepare", None), ("folds", 0), ("folds", 1), ("evaluate", None), ("predict", None)]
     assert {(one["state"], one["exit_code"]) for one in found["jobs"]} == {("COMPLETED", "0")}
-    assert [state["state"] for state in found["progress"].values()] == ["finished"] * 3
+    assert [state["state"] for state in found["progress"].values()] == ["finished"] * 2
+    logs = run_program(lab, "slurm", "logs", run_dir, "--follow")
+    assert f": the submission: {run_dir}/submission.csv" in logs
+    assert re.search(rf"waits or runs any more:\n.*\n(.*\n){{4}}predict +{job} +COMPLETED", logs), logs
+    # As long after that Slurm has forgotten them, on a machine that does not even know it.
+    assert json.loads(run_program(lab, "slurm", "status", run_dir, "--json", PATH="/nowhere")) == found
 
 
 def test_the_job_scripts_do_what_docs_clusters_says(lab, jobs):
@@ -211,6 +222,9 @@ def test_tasks_of_srun_without_a_launcher_fail_instead_of_training_alone(lab, ru
 
 def test_a_cancelled_chain_saves_its_training_and_is_gone(lab, runs):
     run_yaml, run_dir = runs.write("cancelled", train=NEVER_ENDING)
+    chain = submit_chain(lab, run_yaml, {}, "--dry-run")
+    assert chain == {}
+    assert not run_dir.exists()
     chain = submit_chain(lab, run_yaml, {})
     lab.wait_until(lambda: num_steps(run_dir) > 0, "a step", chain["train"])
     assert f"train {chain['train']}: asked to save and stop" in run_program(lab, "slurm", "cancel", run_dir)
@@ -226,19 +240,21 @@ def test_a_cancelled_chain_saves_its_training_and_is_gone(lab, runs):
 def test_a_chain_of_which_one_job_is_refused_leaves_none_in_the_queue(lab, runs, monkeypatch):
     from pref_dist.cluster.scripts import plan_jobs
     from pref_dist.cluster.site import Site
-    from pref_dist.cluster.submit import submit, submit_chain
+    from pref_dist.cluster.submit import submit, submit_chain, write_folder
     from pref_dist.config.load import load_config
 
     for name, value in lab.env.items():
         monkeypatch.setenv(name, value)
     run_yaml, run_dir = runs.write("refused")
     config, site = load_config(run_yaml), Site(cpus_per_node=1, prepare_cpus=1)
-    written = submit(config, site, dry_run=True)
-    assert written.jobs == []
-    assert written.checked_by_slurm
-    scripts = [*written.scripts[:-1], written.scripts[-1].with_name("missing.sbatch")]
+    found = submit(config, site, dry_run=True)
+    assert found.jobs == []
+    assert found.checked_by_slurm
+    jobs = plan_jobs(config, site, run_yaml)
+    write_folder(found.folder, config, site, dict(zip([job.name for job in jobs], found.texts.values(), strict=True)))
+    scripts = [*map(Path, list(found.texts)[:-1]), found.folder / "missing.sbatch"]
     with pytest.raises(ClusterError, match=r"missing\.sbatch"):
-        submit_chain(written.folder, plan_jobs(config, site, run_yaml), scripts)
+        submit_chain(found.folder, jobs, scripts)
     queue = lab.call("squeue", "--noheader", "--format=%j")
     assert "refused" not in queue
     assert not (run_dir / "slurm" / "jobs.json").exists()
@@ -251,6 +267,8 @@ def test_what_slurm_would_refuse_is_refused_before_anything_is_submitted(lab, ru
 
     for name, value in lab.env.items():
         monkeypatch.setenv(name, value)
-    run_yaml, _ = runs.write("too_large")
-    with pytest.raises(ClusterError, match="Requested node configuration is not available"):
-        submit(load_config(run_yaml), Site(nodes=99, cpus_per_node=1, prepare_cpus=1))
+    run_yaml, run_dir = runs.write("too_large")
+    for dry_run in (True, False):
+        with pytest.raises(ClusterError, match="Requested node configuration is not available"):
+            submit(load_config(run_yaml), Site(nodes=99, cpus_per_node=1, prepare_cpus=1), dry_run=dry_run)
+    assert not run_dir.exists()
