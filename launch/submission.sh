@@ -59,6 +59,6 @@ if [ -z "$num_folds" ]; then
 else
   carry_out bash "$here/node.sh" ddp auto "${training[@]}" --folds --set data.num_folds="$num_folds"
   carry_out bash "$here/node.sh" ddp auto blend "$out" --data "$test" --out "$out/blend"
-  mv "$out/blend/submission.csv" "$out/submission.csv"
+  cp -- "$out/blend/submission.csv" "$out/submission.csv"
 fi
 echo "submission: $out/submission.csv"
