@@ -102,7 +102,7 @@ def why_not(found: Calibration | None, run_dir: RunDir, settings: EvaluateSectio
     if found is None:
         return f"{run_dir.calibration} is not there; write it by `pref-dist evaluate {run_dir.root}`"
     if not found.applies:
-        return f"on the held-out rows it would make the log loss {describe_gain(found.gain, found.interval)}"
+        return f"it is not sure to make the log loss better: {describe_gain(found.gain, found.interval)}"
     if found.step != step:
         return f"it was fitted on step {found.step}, and these are logits of step {step}"
     if found.orders != settings.orders:

@@ -134,7 +134,7 @@ def test_when_how_often_and_where_each_run_was_trained_stands_side_by_side(two_r
     page, numbers = compare(two_runs, tmp_path / "out")
     words = text_of(section_of(page, "summary"))
     assert "Started 2026-05-01 20:00:00 UTC the last of 3 times 2026-05-02 05:59:00 UTC not recorded" in words
-    assert "Wall time 1.5 min in 2 of 3 starts, whose end is recorded not recorded" in words
+    assert "Wall time 90.0 s in 2 of 3 starts, whose end is recorded not recorded" in words
     assert "Trained on node7 zero2, 16 ranks, 8 of them there, NVIDIA H100 not recorded" in words
     assert [len(run["starts"]) for run in numbers["runs"]] == [3, 0]
 

@@ -200,7 +200,7 @@ def test_the_summary_says_when_and_where_the_run_was_trained(page):
     words = text_of(section_of(page, "summary"))
     assert (
         "Training started 2026-05-01 20:00:00 UTC and again, the last of 3 times, 2026-05-02 05:59:00 UTC, on node7 "
-        "(zero2, 16 ranks, 8 of them there, NVIDIA H100). Wall time: 1.5 min in 2 of 3 starts, whose end is recorded."
+        "(zero2, 16 ranks, 8 of them there, NVIDIA H100). Wall time: 90.0 s in 2 of 3 starts, whose end is recorded."
     ) in words
 
 
