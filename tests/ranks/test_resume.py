@@ -304,3 +304,6 @@ def test_changed_settings_and_changed_rows_are_refused_with_the_difference(write
     accepted = run_verb("single", 1, ["train", str(run_yaml), "--set", "train.learning_rate=1e-3", "--accept-changes"])
     check_ranks_succeeded(accepted)
     assert "Going on from" in accepted[0].stdout
+    starts = read_starts(RunDir(run_dir))
+    assert [start["state"] for start in starts] == ["stopped", "finished"], "refusals are no starts"
+    assert (starts[0]["from_step"], starts[1]["from_step"]) == (0, starts[0]["step"])
