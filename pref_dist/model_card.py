@@ -60,9 +60,13 @@ def render_loading(loads_with: str) -> str:
 
 
 def render_scores(run_dir: RunDir) -> str:
-    """Return a table of what was measured: the best step of the run, and the newest evaluation."""
+    """Return a table of what was measured: the best step of the run, and the newest evaluation, of which rows."""
     lines = ["| | log loss | accuracy | rows | step |", "|---|---|---|---|---|"]
-    for name, path in (("best evaluation in training", run_dir.best), ("newest evaluation", run_dir.metrics)):
+    newest = (run_dir.find_scored_on() or "held-out rows").replace("|", "\\|")  # which would end a cell
+    for name, path in (
+        ("best evaluation in training (held-out rows)", run_dir.best),
+        (f"newest evaluation ({newest})", run_dir.metrics),
+    ):
         if path.is_file():
             log_loss, accuracy, num_rows, step = (read_json(path)[key] for key in SCORES)
             lines.append(f"| {name} | {log_loss:.4f} | {accuracy:.3f} | {num_rows:,} | {step} |")

@@ -25,6 +25,11 @@ class RunDir:
         return self.root / "state.json"
 
     @property
+    def starts(self) -> Path:
+        """When, where and on what the run was started (runtime/starts.py)."""
+        return self.root / "starts.json"
+
+    @property
     def metrics_log(self) -> Path:
         return self.root / "metrics.jsonl"
 
@@ -126,6 +131,17 @@ class RunDir:
     def fold(self, number: int) -> "RunDir":
         """Return the run folder of one fold."""
         return RunDir(self.root / f"fold_{number}")
+
+    def find_scored_on(self) -> str | None:
+        """Return the folder name of the evaluation that metrics.json is a copy of; None: of the run's held-out rows.
+
+        The file does not say so itself. Raises CheckpointError if one of them is damaged.
+        """
+        if not self.metrics.is_file():
+            return None
+        metrics = read_json(self.metrics)
+        places = sorted(self.evaluations.glob("*/metrics.json"))
+        return next((path.parent.name for path in places if read_json(path) == metrics), None)
 
     def check_holds_run(self) -> None:
         """Raise ConfigError, with the remedy, if no single run lies in this very folder."""

@@ -16,7 +16,10 @@ import pref_dist
 from pref_dist.data.leaks import TrainedRows
 from pref_dist.errors import CheckpointError, ConfigError, ParallelError
 from pref_dist.export import export, write_weights
+from pref_dist.files import write_json
+from pref_dist.model_card import render_scores
 from pref_dist.models.build import build_model
+from pref_dist.run_dir import RunDir
 from tests.exported_kinds import infer_file
 from tests.models.test_weights import settings_of
 from tests.ranks.many_runs import run_jobs
@@ -87,12 +90,23 @@ def test_the_card_has_the_hubs_header_the_scores_the_digests_and_the_settings(ru
     assert header["pipeline_tag"] == "text-classification"
     assert header["library_name"] == "transformers"
     best = json.loads((run_dir / "best.json").read_text())
-    assert f"| best evaluation in training | {best['log_loss']:.4f} |" in text
+    assert f"| best evaluation in training (held-out rows) | {best['log_loss']:.4f} |" in text
     progress = json.loads(next((run_dir / "checkpoints").glob("step_*/progress.json")).read_text())
     assert all(digest in text for digest in (*progress["identity"]["tables"], progress["identity"]["tokenizer"]))
     settings = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
     assert settings["train"]["learning_rate"] == 5e-3
     assert settings["data"]["train"] == "train.csv"
+
+
+def test_the_card_names_the_rows_of_the_newest_evaluation(tmp_path):
+    run_dir, scores = RunDir(tmp_path), {"log_loss": 1.0241, "accuracy": 0.5, "num_rows": 418, "step": 27}
+    write_json(run_dir.metrics, scores)
+    assert "| newest evaluation (held-out rows) | 1.0241 | 0.500 | 418 | 27 |" in render_scores(run_dir)
+    for name in ("a|b", "other"):
+        write_json(
+            run_dir.evaluations / name / "metrics.json", scores | {"log_loss": 2.0 if name == "other" else 1.0241}
+        )
+    assert "| newest evaluation (a\\|b) | 1.0241 | 0.500 | 418 | 27 |" in render_scores(run_dir)
 
 
 def test_no_path_of_the_machine_stands_in_an_export(run_dir, out, sample_dir, tiny_model, cache_dir):

@@ -90,12 +90,12 @@ def describe_gate(metrics: dict[str, Any]) -> str:
 
 
 def describe_temperature(metrics: dict[str, Any]) -> str:
+    from pref_dist.evaluate.calibration_file import describe_gain
+
     found = metrics["calibration"]
-    sure = "which is more than chance" if found["applies"] else "which may be chance"
-    if found["interval"] is None:
-        sure = "of one prompt, which says little"
-    temperature = f"temperature {found['temperature']:.3f} gains {found['gain']:.4f}"
-    return f"calibration: error {metrics['ece']:.4f}; {temperature}, {sure}"
+    change = describe_gain(found["gain"], found["interval"])
+    temperature = f"temperature {found['temperature']:.3f} would make the log loss {change}"
+    return f"calibration: error {metrics['ece']:.4f}; {temperature}"
 
 
 def describe_orders(metrics: dict[str, Any]) -> str:

@@ -15,7 +15,9 @@ ANY_PATH = click.Path(path_type=Path)
 @click.option("--test", type=ANY_PATH, help="Count which of its rows and prompts stand in DATA too.")
 @click.option("--format", "format", default="auto", metavar="FORMAT", help="As data.format; found out if left out.")
 @click.option("--tokenizer", metavar="MODEL", help="Count tokens too: a folder, a hub id, or package:NAME/FOLDER.")
-@click.option("--out", type=ANY_PATH, help="The page, or a folder for it; left out: the folder you are in.")
+@click.option(
+    "--out", type=ANY_PATH, help="The page, or a folder for it; left out: DATA_inspection.html where you are."
+)
 @click.option(
     "--rows", "num_rows", type=click.IntRange(min=0), default=3, show_default=True, help="Rows to show whole."
 )
@@ -25,7 +27,8 @@ def inspect(
 ) -> None:
     """Check and describe a data set: a table here, and one page with plots that needs no network.
 
-    With --json a page is written only where --out says so.
+    The page of train.csv is train_inspection.html in the folder that you are in, or where --out says. With --json a
+    page is written only where --out says so.
 
     \b
     Examples:
@@ -40,4 +43,5 @@ def inspect(
         click.echo(json.dumps(inspection.as_json() | {"page": page and str(page)}, allow_nan=False))
         return
     print_inspection(inspection, open_console())
-    click.echo(f"\nwritten: {page}")
+    # Nobody has asked for a file in this folder: say which one that is.
+    click.echo(f"\nwritten: {page if out is not None else page and page.absolute()}")

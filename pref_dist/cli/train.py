@@ -122,10 +122,14 @@ def run_folds(config: "RunConfig", options: "TrainOptions", fold: int | None, as
 
 def show_result(result: "TrainResult", as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"state": result.state, "step": result.step, "reason": result.reason} | result.metrics))
+        how = {"state": result.state, "step": result.step, "reason": result.reason}
+        click.echo(json.dumps(how | {"was_finished": result.was_finished} | result.metrics))
         return
     reason = f" ({result.reason})" if result.reason else ""
-    click.echo(f"{result.state} at step {result.step}{reason}")
+    if result.was_finished:
+        click.echo(f"finished before, at step {result.step}{reason}; nothing was to be done")
+    else:
+        click.echo(f"{result.state} at step {result.step}{reason}")
     if "log_loss" in result.metrics:
         click.echo(
             f"best valid log loss {result.metrics['log_loss']:.4f}, accuracy {result.metrics['accuracy']:.3f} "

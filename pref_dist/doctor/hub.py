@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit, urlunsplit
 
 from pref_dist.doctor.finding import Finding, Question
+from pref_dist.models.source import is_local
 
 ANSWER_SECONDS = 5.0
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -28,7 +29,11 @@ def check_proxies(question: Question) -> Iterator[Finding]:
 
 
 def check_hub(question: Question) -> Iterator[Finding]:
-    """Ask the hub for an answer of any kind, unless the environment says offline."""
+    """Ask the hub for an answer of any kind, unless the environment says offline, or the run needs none."""
+    config = question.asked_config
+    if config is not None and is_local(config.model.name):
+        yield Finding("hub", "ok", f"not asked: model.name={config.model.name} is a folder or a package")
+        return
     offline = [name for name in OFFLINE_VARIABLES if is_set(name)]
     endpoint = find_endpoint()
     if offline:

@@ -1,5 +1,6 @@
 """`calibration.json` of a run: the temperature fitted on its held-out rows, and whether a prediction may use it."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +35,19 @@ class ChosenTemperature(NamedTuple):
     temperature: float
     is_applied: bool
     sentence: str
+
+
+def describe_gain(gain: float, interval: Sequence[float] | None) -> str:
+    """Return in words what a temperature does to the log loss, as in `0.0050 worse (95 % interval 0.0010 to 0.0090)`.
+
+    gain: nats a row, above zero where it helps. The interval is that of what is said: of `worse`, it is turned round.
+    """
+    size, word = f"{abs(gain):.4f}", "worse" if gain < 0.0 else "better"
+    if interval is None:
+        return f"{size} {word} (one prompt: no interval)"
+    low, high = (-interval[1], -interval[0]) if gain < 0.0 else interval
+    chance = ", which may be chance" if low <= 0.0 <= high else ""
+    return f"{size} {word} (95 % interval {low:.4f} to {high:.4f}{chance})"
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
@@ -79,7 +93,7 @@ def choose_temperature(
         found.temperature,
         True,
         f"{run_dir.root}: temperature {found.temperature:.4f} is applied; on {found.num_rows:,} held-out rows it "
-        f"gained {found.gain:.4f} nats a row.",
+        f"made the log loss {describe_gain(found.gain, found.interval)}.",
     )
 
 
@@ -88,7 +102,7 @@ def why_not(found: Calibration | None, run_dir: RunDir, settings: EvaluateSectio
     if found is None:
         return f"{run_dir.calibration} is not there; write it by `pref-dist evaluate {run_dir.root}`"
     if not found.applies:
-        return f"its gain of {found.gain:.4f} nats is not told from zero (95 % interval: {describe(found.interval)})"
+        return f"it is not sure to make the log loss better: {describe_gain(found.gain, found.interval)}"
     if found.step != step:
         return f"it was fitted on step {found.step}, and these are logits of step {step}"
     if found.orders != settings.orders:
@@ -100,7 +114,3 @@ def why_not(found: Calibration | None, run_dir: RunDir, settings: EvaluateSectio
     if not is_whole:
         return "it was fitted on both orders, and there was no time for the second one of all rows"
     return ""
-
-
-def describe(interval: tuple[float, float] | None) -> str:
-    return "none" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"

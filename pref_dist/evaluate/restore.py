@@ -33,6 +33,7 @@ from pref_dist.run_dir import RunDir
 from pref_dist.runtime.budgets import settle_evaluation_budget
 from pref_dist.runtime.engine import InferenceEngine
 from pref_dist.runtime.log import Speaker
+from pref_dist.runtime.machine import name_device
 from pref_dist.runtime.parallel import Parallel
 from pref_dist.runtime.precision import resolve_precision
 
@@ -108,11 +109,6 @@ class RestoredRun:
             "software": [__version__, torch.__version__],
         }
         return Work(folder, digest_json(depends_on), Speaker(self.parallel.is_main, sys.stderr).say)
-
-
-def name_device(device: torch.device) -> str:
-    """Return what computes: GPUs of two models round the last bit otherwise."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def read_run_config(run_dir: RunDir, overrides: Iterable[str]) -> RunConfig:

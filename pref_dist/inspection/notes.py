@@ -37,7 +37,8 @@ def note_rows(inspection: Inspection) -> Iterator[Note]:
         yield Note("fine", "Every row passes its checks.")
     num_empty = sum(inspection.missing_turns.values())
     if num_empty:
-        yield Note("watch", f"Without any text: {num_empty:,} turn{'' if num_empty == 1 else 's'} of usable rows.")
+        turns = "1 turn of usable rows has" if num_empty == 1 else f"{num_empty:,} turns of usable rows have"
+        yield Note("watch", f"{turns} no text.")
 
 
 def note_repeats(inspection: Inspection) -> Iterator[Note]:
@@ -60,7 +61,8 @@ def note_repeats(inspection: Inspection) -> Iterator[Note]:
         yield Note("fine", "No pair of responses to a prompt stands twice.")
     if repeats.rows_sharing_prompts:
         share = percent(repeats.rows_sharing_prompts / inspection.num_usable)
-        yield Note("watch", f"{share} of rows share their prompt with another: hold out whole prompts, not rows.")
+        advice = "hold out whole prompts, not rows (the default split does)"
+        yield Note("watch", f"{share} of rows share their prompt with another: {advice}.")
 
 
 def note_labels(inspection: Inspection) -> Iterator[Note]:

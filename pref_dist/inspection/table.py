@@ -44,6 +44,8 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     print_labels(inspection, console)
     print_lengths(inspection, console)
     print_models(inspection, console)
+    if inspection.tokens is None:
+        console.print(Text("\nNo tokens were counted, by which to choose data.max_tokens: add --tokenizer MODEL."))
 
 
 def print_notes(inspection: Inspection, console: Console) -> None:
@@ -146,13 +148,22 @@ def print_labels(inspection: Inspection, console: Console) -> None:
     bias = [
         ["A, shown first", *render_outcomes(labels.position)],
         ["the longer response", *render_outcomes(labels.longer)],
-        *(
-            [f"A longer by {part.low:,} to {part.high:,}", *render_outcomes(part.outcomes)]
-            for part in labels.by_difference
-        ),
+        *([name_difference(part.low, part.high), *render_outcomes(part.outcomes)] for part in labels.by_difference),
     ]
     columns = ["who", "rows", "wins", "losses", "ties", "win rate", "95 % interval"]
     print_section(console, "Bias (win rates of decided rows: ties are left out)", build_table(columns, bias))
+
+
+def name_difference(low: int, high: int) -> str:
+    """Return in words by how many characters A is longer than B, from `low` to `high`, which may be negative."""
+    if low > 0:
+        return f"A longer by {low:,} to {high:,} characters"
+    if high < 0:
+        return f"B longer by {-high:,} to {-low:,} characters"
+    if low == high:
+        return "A and B equally long"
+    longer = [f"{name} by up to {by:,}" for name, by in (("B", -low), ("A", high)) if by]
+    return f"{' or '.join(longer)} characters longer"
 
 
 def render_outcomes(outcomes: Outcomes) -> list[str]:

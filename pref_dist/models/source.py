@@ -42,9 +42,16 @@ def find_model_folder(name: str) -> Path:
         if not (path / "config.json").is_file():
             raise ModelError(f"model.name={name}: the folder has no config.json, so it is not a transformers model.")
         return path
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+    if is_local(name):
         raise ModelError(f"model.name={name}: there is no such folder.")
     return fetch_from_hub(name)
+
+
+def is_local(name: str) -> bool:
+    """Whether `model.name` can mean no hub id: a package, a folder that is there, or what can only be a path."""
+    path = Path(name).expanduser()
+    is_path = path.is_dir() or path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
+    return name.startswith(PACKAGE_PREFIX) or is_path
 
 
 def find_first_stage(name: str) -> RunDir | None:

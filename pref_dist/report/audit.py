@@ -2,9 +2,9 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
-Record = dict[str, Any]
+from pref_dist.report.run_record import Record, RunRecord
+
 TRUNCATION_LABELS = {  # key of truncation.json: label, whether it is a share
     "num_rows": ("rows", False),
     "max_tokens": ("data.max_tokens", False),
@@ -29,6 +29,21 @@ class SetAside:
     kind: str
     num_rows: int
     first: Record
+
+
+def describe_held_out(record: RunRecord) -> str:
+    """Return which part of the training files is held out: the rows that it came to, where starts.json has them."""
+    data = record.config.data
+    asked = f"data.valid_fraction={data.valid_fraction}"
+    if data.num_folds is not None:
+        asked = f"fold {data.fold} of {data.num_folds}"
+    how = f"{asked}, data.split={data.split}"
+    if not record.starts:
+        return f"a part is held out ({how})"
+    rows = record.starts[-1]["rows"]
+    total = rows["train"] + rows["valid"]
+    share = f"{100 * rows['valid'] / total:.1f} %" if total else "none"
+    return f"{rows['valid']:,} of {total:,} rows ({share}) are held out ({how})"
 
 
 def count_set_aside(set_aside: list[Record]) -> list[SetAside]:

@@ -64,7 +64,7 @@ def explain_predict(saved: Mapping[str, Any], setting: str | None) -> str:
         return "Predictions get no temperature: the run folder holds no calibration.json, which evaluate writes."
     found = f"the temperature {saved['temperature']:.4f}, fitted on {saved['num_rows']:,} held-out rows of the run"
     if not saved["applies"]:
-        return f"Predictions do without {found}: the gain's interval does not exclude zero."
+        return f"Predictions do without {found}: it is not sure to make them better."
     if saved.get("num_learnt") != 0:
         return f"Predictions do without {found}: not all of these are known to have been new to the model."
     if setting == "temperature":

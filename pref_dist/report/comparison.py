@@ -7,24 +7,30 @@ from typing import Any
 
 from pref_dist.errors import ConfigError
 from pref_dist.files import StrPath, as_paths, write_json
-from pref_dist.report.configuration import list_differences, list_versions
-from pref_dist.report.disagreements import Disagreements, find_disagreements
+from pref_dist.report.configuration import list_differences
+from pref_dist.report.furthest_rows import FurthestRows, find_furthest_rows
 from pref_dist.report.overlays import RunLook, build_overlays, choose_looks
 from pref_dist.report.page import open_report_templates, sum_steps, write_page
 from pref_dist.report.paired import Paired, RowSet, compare_all, list_row_sets
 from pref_dist.report.run_record import Record, RunRecord, read_run_record
 from pref_dist.report.scores import HEADLINES, Headline, list_headlines
+from pref_dist.report.starts import Start, list_starts, render_wall_time
 from pref_dist.report.tracks import Track, TrackScale, span_scale
+from pref_dist.runtime.machine import list_versions
 
-SECTIONS = ("Summary", "Differences", "Curves", "Disagreements", "Settings", "Environment")
+SECTIONS = ("Summary", "Differences", "Curves", "Rows that differ most", "Settings", "Environment")
 
 
 @dataclass(frozen=True)
 class ComparedRun:
+    """wall_time: in words."""
+
     record: RunRecord
     look: RunLook
     totals: Record
     headlines: dict[str, Headline]
+    starts: list[Start]
+    wall_time: str
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,11 @@ class MetricLine:
 
 @dataclass(frozen=True)
 class PairedTable:
-    """All pairs of runs on rows of one origin, with the bars of their differences, and where they disagree."""
+    """All pairs of runs on rows of one origin, with the bars of their differences, and the rows that differ most."""
 
     name: str
     pairs: list[tuple[Paired, Track | None]]
-    disagreements: list[Disagreements]
+    furthest: list[FurthestRows]
 
 
 def write_comparison(run_folders: Sequence[StrPath], out: StrPath) -> Path:
@@ -84,12 +90,13 @@ def name_runs(run_folders: Sequence[Path]) -> list[str]:
 
 
 def describe_runs(records: Sequence[RunRecord], labels: Sequence[str]) -> list[ComparedRun]:
-    return [
-        ComparedRun(
-            record, look, sum_steps(record.steps), {found.key: found for found in list_headlines(record.metrics)}
-        )
-        for record, look in zip(records, choose_looks(labels), strict=True)
-    ]
+    return [describe_run(record, look) for record, look in zip(records, choose_looks(labels), strict=True)]
+
+
+def describe_run(record: RunRecord, look: RunLook) -> ComparedRun:
+    headlines = {found.key: found for found in list_headlines(record.metrics)}
+    starts, wall_time = list_starts(record.starts), render_wall_time(record.starts)
+    return ComparedRun(record, look, sum_steps(record.steps), headlines, starts, wall_time)
 
 
 def list_metric_lines(runs: Sequence[ComparedRun]) -> list[MetricLine]:
@@ -149,7 +156,7 @@ def build_paired_table(rows: RowSet, runs: Sequence[ComparedRun]) -> PairedTable
     return PairedTable(
         rows.name,
         [(paired, scale.track(paired.difference, paired.interval)) for paired in pairs],
-        find_disagreements(rows, chosen, runs[first].record.config),
+        find_furthest_rows(rows, chosen, runs[first].record.config),
     )
 
 
@@ -168,6 +175,7 @@ def gather_numbers(runs: Sequence[ComparedRun], tables: Sequence[PairedTable]) -
                 "name": run.look.label,
                 "scored_on": run.record.scored_on,
                 "step": run.record.metrics.get("step"),
+                "starts": run.record.starts,
                 "num_rows": run.record.metrics.get("num_rows"),
                 "metrics": {key: found.value for key, found in run.headlines.items()},
                 "intervals": {key: found.interval for key, found in run.headlines.items()},

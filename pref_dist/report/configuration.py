@@ -1,15 +1,11 @@
-"""The settings of a run, those in which runs differ, and the machine that writes the page."""
+"""The settings of a run, and those in which runs differ."""
 
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pref_dist.config.schema import RunConfig
-
-LIBRARIES = ("torch", "transformers", "accelerate", "deepspeed", "datasets", "tokenizers", "numpy")
 
 
 @dataclass(frozen=True)
@@ -42,17 +38,3 @@ def list_differences(configs: Sequence[RunConfig]) -> dict[str, list[str]]:
 def render_value(value: Any) -> str:
     """As it would stand in the YAML file."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def list_versions() -> dict[str, str]:
-    """Return the machine and the libraries of the process that writes the page."""
-    versions = {name: find_version(name) for name in LIBRARIES}
-    machine = {"python": platform.python_version(), "platform": platform.platform()}
-    return machine | {name: found for name, found in versions.items() if found}
-
-
-def find_version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

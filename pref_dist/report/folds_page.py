@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from pref_dist.files import read_json
-from pref_dist.report.configuration import list_settings, list_versions
+from pref_dist.report.configuration import list_settings
 from pref_dist.report.overlays import RunLook, build_overlays, choose_looks
 from pref_dist.report.page import build_score_table, describe_evaluation, open_report_templates, sum_steps
 from pref_dist.report.run_record import WORST_ROWS, RunRecord, read_json_if_there, read_list_if_there, read_run_record
 from pref_dist.report.tracks import Track, span_scale
 from pref_dist.run_dir import RunDir
+from pref_dist.runtime.machine import list_versions
 
 Record = dict[str, Any]
 SECTIONS = (
@@ -58,7 +59,7 @@ def render_folds_page(folder: Path) -> str:
         sections=SECTIONS,
         folds=folds,
         joined=bool(state["joined"]),
-        table=build_score_table(OUT_OF_FOLD, metrics) if metrics else None,
+        table=build_score_table(OUT_OF_FOLD, "all folds", metrics) if metrics else None,
         totals=sum_steps([step for record, _ in started for step in record.steps]),
         charts=build_overlays([record for record, _ in started], [look for _, look in started]),
         **describe_evaluation(metrics, read_list_if_there(run_dir.root / WORST_ROWS)),

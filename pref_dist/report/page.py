@@ -7,27 +7,35 @@ from typing import Any
 import jinja2
 
 from pref_dist import __version__
+from pref_dist.evaluate.calibration_file import describe_gain
 from pref_dist.files import write_bytes
-from pref_dist.report.audit import count_set_aside, describe_truncation
+from pref_dist.report.audit import count_set_aside, describe_held_out, describe_truncation
 from pref_dist.report.bias import build_cost_chart, build_verbosity_picture, render_range
 from pref_dist.report.calibration import build_reliability, explain_predict, explain_temperature
-from pref_dist.report.configuration import list_settings, list_versions
+from pref_dist.report.configuration import list_settings
 from pref_dist.report.curves import build_loss_chart, build_small_charts, list_evaluations
 from pref_dist.report.run_record import Record, RunRecord
 from pref_dist.report.scores import Headline, ScoredModel, Verdict, judge, list_headlines, list_scores
 from pref_dist.report.shown_rows import show_worst_row
 from pref_dist.report.slices import group_slices, list_confusion
+from pref_dist.report.starts import describe_training, list_starts
 from pref_dist.report.templates import open_templates
+from pref_dist.runtime.machine import list_versions
 
 SECTIONS = ("Summary", "Curves", "Classes", "Slices", "Calibration", "Bias", "Worst rows", "Data", "Configuration",
             "Environment")  # fmt: skip
+HELD_OUT = "the held-out rows"
 
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """One metrics.json. scored_on: whose rows; verdict: whether the model beats every baseline, as a sentence."""
+    """One metrics.json. scored_on: whose rows; short_name: the same in a few words, for beside a figure.
+
+    verdict: whether the model beats every baseline, as a sentence.
+    """
 
     scored_on: str
+    short_name: str
     metrics: Record
     headlines: list[Headline]
     models: list[ScoredModel]
@@ -66,9 +74,13 @@ def render_page(record: RunRecord) -> str:
         evaluate_command=name_command(record.scored_on),
         swap_command=name_command(record.scored_on) + " --set evaluate.swap=full",
         predict_note=explain_predict(record.calibration, record.config.evaluate.calibrate),
+        held_out=describe_held_out(record),
         set_aside=count_set_aside(record.set_aside),
         truncation={side: describe_truncation(audit) for side, audit in record.truncation.items()},
         settings_of=list_settings(record.config),
+        starts=list_starts(record.starts),
+        software=record.starts[-1]["software"] if record.starts else {},
+        training=describe_training(record.starts),
         environment=list_versions(),
     )
 
@@ -82,6 +94,7 @@ def describe_evaluation(metrics: Record, worst_rows: list[Record] | None) -> dic
         "confusion": list_confusion(metrics),
         "slices": group_slices(metrics),
         "calibration": calibration,
+        "change": describe_gain(calibration["gain"], calibration["interval"]) if calibration else "",
         "temperature_note": explain_temperature(calibration["temperature"]) if calibration else "",
         "reliability": build_reliability(calibration),
         "orders": orders,
@@ -106,12 +119,14 @@ def open_report_templates() -> jinja2.Environment:
 
 def list_score_tables(record: RunRecord) -> list[ScoreTable]:
     """Return metrics.json first, then what else was evaluated."""
-    own = (record.scored_on or "the run's validation part", record.metrics)
-    return [build_score_table(name, metrics) for name, metrics in [own, *record.other_evaluations.items()] if metrics]
+    scored_on, short_name = record.scored_on or "the run's validation part", record.scored_on or HELD_OUT
+    tables = [build_score_table(scored_on, short_name, record.metrics)] if record.metrics else []
+    others = record.other_evaluations.items()
+    return tables + [build_score_table(name, name, metrics) for name, metrics in others if metrics]
 
 
-def build_score_table(scored_on: str, metrics: Record) -> ScoreTable:
-    return ScoreTable(scored_on, metrics, list_headlines(metrics), list_scores(metrics), judge(metrics))
+def build_score_table(scored_on: str, short_name: str, metrics: Record) -> ScoreTable:
+    return ScoreTable(scored_on, short_name, metrics, list_headlines(metrics), list_scores(metrics), judge(metrics))
 
 
 def sum_steps(steps: list[Record]) -> Record:

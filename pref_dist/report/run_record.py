@@ -9,6 +9,7 @@ from pref_dist.config.load import build_config, read_config_file
 from pref_dist.config.schema import RunConfig
 from pref_dist.files import read_json
 from pref_dist.run_dir import RunDir
+from pref_dist.runtime.starts import read_starts
 
 Record = dict[str, Any]
 WORST_ROWS = "worst_rows.json"
@@ -19,6 +20,7 @@ CALIBRATION = "calibration.json"
 class RunRecord:
     """One run as its files describe it.
 
+    starts: of starts.json, [] for a run that is older than that.
     steps, evaluations: the two kinds of lines of metrics.jsonl, in their order. metrics: of metrics.json, or {}.
     scored_on: the file of rows that metrics.json is about, None for the run's own validation rows.
     other_evaluations: metrics of `evaluate --data`, by folder name, but for the one in metrics.json.
@@ -30,6 +32,7 @@ class RunRecord:
     name: str
     config: RunConfig
     state: Record
+    starts: list[Record]
     steps: list[Record]
     evaluations: list[Record]
     best: Record
@@ -61,12 +64,12 @@ def read_run_record(run_folder: Path) -> RunRecord:
     set_aside, num_damaged_rows = read_json_lines(run_dir.rows_set_aside)
     metrics = read_json_if_there(run_dir.metrics)
     evaluations = {path.parent.name: read_json(path) for path in sorted(run_dir.evaluations.glob("*/metrics.json"))}
-    # `evaluate --data` copies its metrics to metrics.json, which does not say whose rows they are about.
-    scored_on = next((name for name, content in evaluations.items() if content == metrics), None)
+    scored_on = run_dir.find_scored_on()
     return RunRecord(
         name=run_dir.root.resolve().name,
         config=build_config(read_config_file(run_dir.config), where=str(run_dir.config)),
         state=run_dir.read_state(),
+        starts=read_starts(run_dir),
         steps=[line for line in lines if "loss" in line],
         evaluations=[line for line in lines if "log_loss" in line],
         best=read_json_if_there(run_dir.best),

@@ -140,9 +140,9 @@ def remove_run(run_dir: RunDir) -> None:
     folders = [] if run_dir.checkpoints.is_symlink() else [run_dir.checkpoints]
     folders += [run_dir.evaluations, run_dir.failures, run_dir.heartbeats, run_dir.model_files]
     folders += [run_dir.parts, *(run_dir.logs / tracker for tracker in get_args(Tracker))]
-    files = (run_dir.config, run_dir.state, run_dir.metrics_log, run_dir.metrics, run_dir.best, run_dir.valid_logits,
-             run_dir.trained_rows, run_dir.rows_set_aside, run_dir.findings, run_dir.truncation, run_dir.report,
-             run_dir.fitted_budgets, run_dir.calibration, run_dir.root / WORST_ROWS)  # fmt: skip
+    files = (run_dir.config, run_dir.state, run_dir.starts, run_dir.metrics_log, run_dir.metrics, run_dir.best,
+             run_dir.valid_logits, run_dir.trained_rows, run_dir.rows_set_aside, run_dir.findings, run_dir.truncation,
+             run_dir.report, run_dir.fitted_budgets, run_dir.calibration, run_dir.root / WORST_ROWS)  # fmt: skip
     for folder in folders:
         remove_folder(folder)
     for file in files:

@@ -25,6 +25,7 @@ from pref_dist.runtime.heartbeat import Heart
 from pref_dist.runtime.log import Speaker
 from pref_dist.runtime.parallel import Parallel, start_parallel
 from pref_dist.runtime.preempt import StopRequest, remove_left_over, stop_files
+from pref_dist.runtime.starts import note_end, note_start
 from pref_dist.runtime.trackers import TrackedRun, check_trackers, tracking
 from pref_dist.train.assemble import Assembled, TrainOptions, assemble
 from pref_dist.train.debug import debugging, overfit_one_step, show_run
@@ -47,7 +48,7 @@ class TrainResult:
     """How a run ended. metrics is the content of metrics.json (log_loss in nats a row, accuracy, num_rows, step and
     more), empty for a stopped run. reason: why it stopped, or ended early.
 
-    is_main: whether this rank is the one to print it.
+    is_main: whether this rank is the one to print it. was_finished: it had ended before, so that nothing was done.
     """
 
     state: Literal["finished", "stopped"]
@@ -56,6 +57,7 @@ class TrainResult:
     reason: str
     metrics: dict[str, Any]
     is_main: bool = True
+    was_finished: bool = False
 
 
 def train(config: RunConfig, options: TrainOptions | None = None) -> TrainResult:
@@ -109,9 +111,9 @@ def train_among(
         saved, state = parallel.broadcast(read_run_dir(run_dir, options) if parallel.is_main else (None, {}))
         start = plan_start(config, saved, parallel, speaker, options)
         if state.get("state") == "finished" and not options.accept_changes:
-            reason = "; ".join(filter(None, ("before", state.get("reason"))))
+            reason, best = state.get("reason", ""), read_json(run_dir.best)
             return TrainResult(
-                "finished", run_dir.root, state["step"], reason, read_json(run_dir.best), parallel.is_main
+                "finished", run_dir.root, state["step"], reason, best, parallel.is_main, was_finished=True
             )
         say_budgets(start.config, start.budgets, speaker)
         so_far.append(assemble(start.config, start.rows, start.checkpoint, parallel, speaker, options))
@@ -146,6 +148,8 @@ def begin(run: Assembled) -> None:
     write_audit(run.run_dir, run.prepared)
     keep_model_files(run.rows.folder, run.run_dir)
     cut_back(run.run_dir, run.progress)
+    num_rows = {"train": len(run.plan.rows), "valid": len(run.validation.rows)}
+    note_start(run.run_dir, run.parallel, run.progress.step, num_rows)
     run.run_dir.write_state("running", run.progress.step)
     if run.progress.step:
         run.speaker.say(f"Going on from step {run.progress.step} of {run.plan.num_steps}.")
@@ -269,5 +273,6 @@ def write_end(run: Assembled, state: Literal["finished", "stopped"], reason: str
         (run.run_dir.root / WORST_ROWS).unlink(missing_ok=True)
         write_json(run.run_dir.metrics, metrics)
     write_config(run.config, run.run_dir)
+    note_end(run.run_dir, state, run.progress.step, reason)
     run.run_dir.write_state(state, run.progress.step, reason)
     run.run_dir.stop_file.unlink(missing_ok=True)

@@ -59,7 +59,8 @@ def write_op(root: Path, name: str, command: str) -> Path:
 
 
 def test_a_sound_machine_has_no_errors_and_every_finding_says_what_was_seen(write_run, tmp_path):
-    code, found, seconds = examine(write_run()[0], TORCH_EXTENSIONS_DIR=str(tmp_path / "ops"))
+    no_hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"}
+    code, found, seconds = examine(write_run()[0], TORCH_EXTENSIONS_DIR=str(tmp_path / "ops"), **no_hub)
     findings = [finding for several in found.values() for finding in several]
     assert code == 0, [finding for finding in findings if finding.state == "error"]
     assert seconds < NAMED_WITHIN_SECONDS
@@ -68,6 +69,7 @@ def test_a_sound_machine_has_no_errors_and_every_finding_says_what_was_seen(writ
     names = ("Python", "torch", "CUDA", "GPUs", "NCCL", "DeepSpeed ops", "CPU cores", "/dev/shm", "cache folder", "hub")
     assert not [name for name in (*names, "Slurm", "model", "data.train", "run folder") if name not in found]
     assert found["torch"][0].seen.endswith("as tested")
+    assert (found["hub"][0].state, found["hub"][0].seen[:9]) == ("ok", "not asked"), "this model is a folder"
     assert "a checkpoint has about" in found["run folder"][0].seen
     assert not list(tmp_path.glob("**/.doctor*"))
 

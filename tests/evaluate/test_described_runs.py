@@ -65,7 +65,8 @@ def test_a_finished_run_that_is_started_again_tells_its_own_scores_though_anothe
     evaluate(described.dir, EvaluateOptions(data=sample_dir / "test_labels.csv", baselines=False))
     copied = (described.dir / "metrics.json").read_bytes()
     again = train(load_config(described.yaml, []))
-    assert again.reason == "before"
+    assert (again.was_finished, again.reason) == (True, "")
+    assert len(json.loads((described.dir / "starts.json").read_text())) == 1, "a start that does nothing is none"
     assert again.metrics == scores
     assert (described.dir / "metrics.json").read_bytes() == copied
     # Before metrics were described, such a copy had no intervals.

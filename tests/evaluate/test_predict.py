@@ -82,7 +82,11 @@ def test_several_runs_are_averaged_each_with_its_own_orders_and_temperature(fold
     ("changes", "overrides", "reason"),
     [
         ({}, [FULL], ""),
-        ({"applies": False, "gain": 0.0001}, [FULL, CALIBRATED], "its gain of 0.0001 nats is not told from zero"),
+        (
+            {"applies": False, "gain": -0.0001, "interval": (-0.03, 0.01)},
+            [FULL, CALIBRATED],
+            "it is not sure to make the log loss better: 0.0001 worse (95 % interval -0.0100 to 0.0300, which may",
+        ),
         ({"step": 2}, [FULL, CALIBRATED], "it was fitted on step 2, and these are logits of step 3"),
         ({}, [CALIBRATED], "it was fitted with evaluate.swap=full, and these logits are made with none"),
         (

@@ -22,6 +22,7 @@ from pref_dist.errors import DataError, ModelError
 from pref_dist.inspection import inspect_data, write_page
 from pref_dist.inspection.describe import Inspection
 from pref_dist.inspection.notes import list_notes
+from pref_dist.inspection.table import name_difference
 from tests.page_checks import check_points_nowhere
 
 WINNERS = ("winner_model_a", "winner_model_b", "winner_tie")
@@ -122,6 +123,7 @@ def test_missing_values_are_counted_in_every_column_of_every_row(write):
     assert found.data.findings == {"bad_json": 1, "empty_id": 1, "null_text": 1, "empty_text": 2}
     assert [(record["row"], record["kind"]) for record in found.data.set_aside] == [(3, "bad_json"), (4, "empty_id")]
     assert found.num_usable == 3
+    assert "3 turns of usable rows have no text." in [note.text for note in list_notes(found)]
 
 
 def test_duplicates_of_each_kind_are_told_apart(write):
@@ -143,6 +145,9 @@ def test_duplicates_of_each_kind_are_told_apart(write):
     assert found.repeats.distinct_prompts == 4
     assert (found.repeats.rows_sharing_prompts, found.repeats.most_rows_of_a_prompt) == (6, 4)
     assert (found.test.num_rows, found.test.rows_in_train, found.test.prompts_in_train) == (3, 1, 2)
+    assert (
+        "75.0 % of rows share their prompt with another: hold out whole prompts, not rows (the default split does)."
+    ) in [note.text for note in list_notes(found)]
     notes = [note.text for note in list_notes(found) if note.weight == "bad"]
     assert notes == [
         "Test rows that stand here too: 1 of 3 (33.3 %).",
@@ -251,6 +256,14 @@ def test_json_holds_what_the_page_shows_and_no_page_is_written_unasked(write, va
     path = write(varied)
     found = json.loads(CliRunner().invoke(inspect, [str(path), "--json"]).output)
     assert found["page"] is None
+    output = CliRunner().invoke(inspect, [str(path), "--rows", "0"]).output
+    assert output.splitlines()[-1] == f"written: {tmp_path / 'rows_inspection.html'}", "the whole path, unasked"
+    assert "by which to choose data.max_tokens: add --tokenizer MODEL." in output
+    for low, high, words in [(-81, -3, "B longer by 3 to 81"), (0, 0, "A and B equally long"), (4, 9, "A longer by 4")]:
+        assert name_difference(low, high).startswith(words)
+    assert name_difference(-1200, 7) == "B by up to 1,200 or A by up to 7 characters longer"
+    assert re.search(r"B longer by \d+ to \d+ characters +\d", output)
+    (tmp_path / "rows_inspection.html").unlink()
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     assert found["labels"]["position"]["wins"] == inspect_data(path).labels.position.wins
     assert found["characters"]["lengths"]["prompt"]["quantiles"]

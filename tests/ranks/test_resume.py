@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pref_dist.run_dir import RunDir
+from pref_dist.runtime.starts import read_starts
 from tests.ranks.launch_ranks import check_ranks_succeeded, start_ranks
 from tests.ranks.run_verb import (
     largest_difference,
@@ -247,6 +249,10 @@ def test_a_run_moves_between_back_ends_and_world_sizes(write_run, whole_run, sta
         train_until_signal(run_yaml, run_dir, backend, world_size, signal.SIGTERM, 0, at_step)
         assert state_of(run_dir)["state"] == "stopped"
     check_ranks_succeeded(run_verb(*stations[-1], ["train", str(run_yaml)]))
+    starts = read_starts(RunDir(run_dir))
+    assert [(start["backend"], start["ranks"]) for start in starts] == list(stations)
+    assert [start["state"] for start in starts] == [*3 * ["stopped"], "finished"]
+    assert [start["from_step"] for start in starts[1:]] == [start["step"] for start in starts[:-1]]
     weights, losses, _ = whole_run("single", 1)
     assert largest_difference(weights, read_weights(run_dir)) <= 1e-6
     assert largest_loss_difference(losses, read_losses(run_dir)) <= 1e-5
@@ -270,12 +276,13 @@ def test_a_finished_run_is_not_trained_again_and_fresh_trains_anew(write_run, wh
     run_yaml, run_dir = write_run("finished", **SETTINGS)
     for arguments, expected in (
         ([], "finished at step 30"),
-        ([], "finished at step 30 (before)"),
+        ([], "finished before, at step 30; nothing was to be done"),
         (["--fresh"], "finished at step 30"),
     ):
         results = run_verb("single", 1, ["train", str(run_yaml), *arguments])
         check_ranks_succeeded(results)
         assert expected in results[0].stdout
+    assert len(read_starts(RunDir(run_dir))) == 1, "--fresh forgets the others"
     assert read_losses(run_dir) == losses
     assert largest_difference(weights, read_weights(run_dir)) == 0
     other = run_verb("single", 1, ["train", str(run_yaml), "--limit", "100"])[0]
@@ -297,3 +304,6 @@ def test_changed_settings_and_changed_rows_are_refused_with_the_difference(write
     accepted = run_verb("single", 1, ["train", str(run_yaml), "--set", "train.learning_rate=1e-3", "--accept-changes"])
     check_ranks_succeeded(accepted)
     assert "Going on from" in accepted[0].stdout
+    starts = read_starts(RunDir(run_dir))
+    assert [start["state"] for start in starts] == ["stopped", "finished"], "refusals are no starts"
+    assert (starts[0]["from_step"], starts[1]["from_step"]) == (0, starts[0]["step"])

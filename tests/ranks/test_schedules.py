@@ -169,7 +169,7 @@ def test_a_run_that_has_ended_early_goes_on_when_asked_as_if_it_had_not(write, w
     shutil.copytree(whole["single", 1, 3], run_dir)
     before = run_verb("single", 1, ["train", str(run_yaml)])
     check_ranks_succeeded(before)
-    assert f"finished at step {LAST} (before; early stop: 3 evaluations in a row" in before[0].stdout
+    assert f"finished before, at step {LAST} (early stop: 3 evaluations in a row" in before[0].stdout
     check_ranks_succeeded(run_verb("single", 1, ["train", str(run_yaml), "--accept-changes"]))
     assert read(run_dir, "state.json") == {"state": "finished", "step": PLANNED, "reason": ""}
     assert_same_end(run_dir, whole["single", 1, None])

@@ -30,6 +30,7 @@ def write_full_run(folder: Path, num_rows: int = 400, noise: float = 1.0, train:
     config = load_config(None, [f"data.train={train}", "train.precision=fp32", f"run.dir={folder}"])
     (folder / "config.yaml").write_text(render_config(config), encoding="utf-8")
     write_json(folder / "state.json", {"state": "finished", "step": 60, "reason": ""})
+    write_json(folder / "starts.json", list_full_starts())
     write_json(folder / "best.json", {"step": 60, "log_loss": 0.83, "accuracy": 0.62, "num_rows": num_rows})
     write_lines(folder / "metrics.jsonl", list(iterate_lines(noise)))
     logits, targets = draw_logits(num_rows, noise)
@@ -47,6 +48,20 @@ def write_full_run(folder: Path, num_rows: int = 400, noise: float = 1.0, train:
     set_aside = {"file": "rows.csv", "row": 4, "id": "x", "kind": "bad_json", "detail": "cell holds {"}
     write_lines(folder / "rows_set_aside.jsonl", [set_aside])
     return folder
+
+
+def list_full_starts() -> list[dict[str, Any]]:
+    """Return three starts: one that was asked to stop, one that was killed, and the last, on other machines."""
+    first = {"started": "2026-05-01T20:00:00+00:00", "from_step": 0, "host": "laptop", "backend": "single", "ranks": 1,
+             "ranks_on_host": 1, "device": "cpu", "rows": {"train": 1720, "valid": 163},
+             "software": {"python": "3.11.1"}, "ended": "2026-05-01T20:00:30+00:00", "state": "stopped", "step": 12,
+             "reason": "signal SIGINT"}  # fmt: skip
+    later = {"host": "node7", "backend": "zero2", "ranks": 16, "ranks_on_host": 8, "device": "NVIDIA H100"}
+    killed = {"started": "2026-05-01T21:00:00+00:00", "from_step": 12, "ended": None, "state": None, "step": None}
+    last = {"started": "2026-05-02T07:59:00+02:00", "from_step": 12, "ended": "2026-05-02T06:00:00+00:00",
+            "state": "finished", "step": 60, "reason": "",
+            "software": {"python": "3.12.9", "torch": "2.13.0"}}  # fmt: skip
+    return [first, first | later | killed, first | later | last]
 
 
 def write_json(path: Path, value: Any) -> None:

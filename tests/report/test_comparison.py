@@ -19,6 +19,8 @@ from pref_dist.report import write_comparison
 from tests.page_checks import check_points_nowhere, exact_numbers, section_of, text_of
 from tests.report.full_run import SCRIPT, write_full_run
 
+FURTHEST = "rows-that-differ-most"
+
 
 @pytest.fixture
 def two_runs(tmp_path):
@@ -34,6 +36,10 @@ def compare(runs: tuple[Path, ...], out: Path) -> tuple[str, dict]:
 def losses_of(run: Path) -> np.ndarray:
     rows = read_logits(run / "valid_logits.parquet")
     return row_log_losses(rows.logits, rows.targets)
+
+
+def answers_of(run: Path) -> np.ndarray:
+    return read_logits(run / "valid_logits.parquet").logits.argmax(axis=1)
 
 
 def rewrite_logits(run: Path, **changes) -> None:
@@ -86,7 +92,7 @@ def test_runs_without_a_common_row_say_so_and_give_no_figure(two_runs, tmp_path)
     (paired,) = numbers["rows"][0]["pairs"]
     assert (paired["num_rows"], paired["difference"], paired["interval"]) == (0, None, None)
     assert "No figure: no row in common." in text_of(section_of(page, "differences"))
-    assert "Not known" in text_of(section_of(page, "disagreements"))
+    assert "Not known" in text_of(section_of(page, FURTHEST))
 
 
 def test_one_prompt_has_a_difference_without_an_interval(two_runs, tmp_path):
@@ -123,6 +129,16 @@ def test_metrics_stand_side_by_side_with_their_intervals(two_runs, tmp_path):
         assert set(metrics["intervals"]["log_loss"]) <= shown
 
 
+def test_when_how_often_and_where_each_run_was_trained_stands_side_by_side(two_runs, tmp_path):
+    (two_runs[1] / "starts.json").unlink()
+    page, numbers = compare(two_runs, tmp_path / "out")
+    words = text_of(section_of(page, "summary"))
+    assert "Started 2026-05-01 20:00:00 UTC the last of 3 times 2026-05-02 05:59:00 UTC not recorded" in words
+    assert "Wall time 90.0 s in 2 of 3 starts, whose end is recorded not recorded" in words
+    assert "Trained on node7 zero2, 16 ranks, 8 of them there, NVIDIA H100 not recorded" in words
+    assert [len(run["starts"]) for run in numbers["runs"]] == [3, 0]
+
+
 def test_only_settings_that_differ_are_shown(two_runs, tmp_path):
     config = two_runs[1] / "config.yaml"
     config.write_text(config.read_text().replace("learning_rate: 2.0e-05", "learning_rate: 3.0e-05"))
@@ -143,7 +159,7 @@ def test_learning_curves_are_drawn_over_steps_rows_and_time(two_runs, tmp_path):
     assert re.findall(r"<figcaption><b>([^<]*)", section) == ["Over steps", "Over rows", "Over time"]
 
 
-def test_disagreements_show_the_texts_that_the_sources_still_hold(tmp_path, sample_dir):
+def test_rows_that_differ_most_show_the_texts_that_the_sources_still_hold(tmp_path, sample_dir):
     source = tmp_path / "train.csv"
     source.write_text((sample_dir / "train.csv").read_text().replace("What", f"{SCRIPT} What"))
     rows = read_checked_rows(SourceRequest(source)).rows
@@ -151,8 +167,12 @@ def test_disagreements_show_the_texts_that_the_sources_still_hold(tmp_path, samp
     for run in runs:
         name_as(run, rows)
     page, _ = compare(tuple(runs), tmp_path / "out")
-    section = section_of(page, "disagreements")
-    losses = [losses_of(run) for run in runs]
+    section = section_of(page, FURTHEST)
+    losses, answers = [losses_of(run) for run in runs], [answers_of(run) for run in runs]
+    assert f"different classes in {(answers[0] != answers[1]).sum()} of {len(rows)} common rows" in text_of(section)
+    assert "whose losses differ most between the first run and each other one, also where both predict the" in text_of(
+        section
+    )
     worst = rows[int(np.abs(losses[1] - losses[0]).argmax())]
     first = section.split("<details")[1]
     assert worst.id in first
@@ -169,8 +189,8 @@ def name_as(run: Path, rows: list) -> None:
     rewrite_logits(run, row_ids=[row.id for row in rows], origin=Origin(groups, pairs, mirrored, None))
 
 
-def test_disagreements_without_the_sources_show_ids_and_say_why(two_runs, tmp_path):
-    words = text_of(section_of(compare(two_runs, tmp_path / "out")[0], "disagreements"))
+def test_rows_that_differ_most_without_the_sources_show_ids_and_say_why(two_runs, tmp_path):
+    words = text_of(section_of(compare(two_runs, tmp_path / "out")[0], FURTHEST))
     assert "Texts are missing, since the sources cannot be read: " in words
     assert "Without its texts." in words
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pref_dist.cli.evaluate import describe_temperature
 from pref_dist.report import write_report
 from pref_dist.report.calibration import explain_predict
 from pref_dist.report.run_record import read_run_record
@@ -175,6 +176,50 @@ def test_texts_of_worst_rows_are_shown_and_never_run(page):
 def test_the_audit_lists_findings_with_what_was_done(page):
     words = text_of(section_of(page, "data"))
     assert "identical responses 17 keep rows.csv row 12, 40" in words
+
+
+def test_the_data_section_counts_the_rows_that_are_held_out(page):
+    words = text_of(section_of(page, "data"))
+    held_out = "163 of 1,883 rows (8.7 %) are held out (data.valid_fraction=0.1, data.split=grouped_hash)."
+    assert f"Trained on rows.csv, of which {held_out}" in words
+
+
+def test_the_environment_is_that_of_the_training_each_start_with_its_end(page):
+    words = text_of(section_of(page, "environment"))
+    starts = (
+        "2026-05-01 20:00:00 UTC 0 2026-05-01 20:00:30 UTC stopped at step 12: signal SIGINT laptop single, 1 rank cpu",
+        "2026-05-01 21:00:00 UTC 12 not recorded going on, failed or killed node7 zero2, 16 ranks, 8 of them there",
+        "2026-05-02 05:59:00 UTC 12 2026-05-02 06:00:00 UTC finished at step 60 node7 zero2",
+    )
+    assert [words.count(start) for start in starts] == [1, 1, 1]
+    assert "Software of the training python 3.12.9 torch 2.13.0 At the last start" in words
+    assert "Software that wrote this page" in words
+
+
+def test_the_summary_says_when_and_where_the_run_was_trained(page):
+    words = text_of(section_of(page, "summary"))
+    assert (
+        "Training started 2026-05-01 20:00:00 UTC and again, the last of 3 times, 2026-05-02 05:59:00 UTC, on node7 "
+        "(zero2, 16 ranks, 8 of them there, NVIDIA H100). Wall time: 90.0 s in 2 of 3 starts, whose end is recorded."
+    ) in words
+
+
+@pytest.mark.parametrize(
+    ("gain", "interval", "sentence"),
+    [
+        (-0.005, [-0.009, 0.001], "0.0050 worse (95 % interval -0.0010 to 0.0090, which may be chance)."),
+        (0.005, [0.001, 0.009], "0.0050 better (95 % interval 0.0010 to 0.0090)."),
+        (0.005, None, "0.0050 better (one prompt: no interval)."),
+    ],
+)
+def test_what_a_temperature_does_is_said_in_words_and_not_by_a_sign(tmp_path, gain, interval, sentence):
+    folder = write_full_run(tmp_path / "run")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["calibration"] |= {"gain": gain, "interval": interval}
+    write_json(folder / "metrics.json", metrics)
+    words = text_of(section_of(write_report(folder).read_text(), "calibration"))
+    assert f"The temperature would make the log loss {sentence}" in words
+    assert describe_temperature(metrics).endswith(f"would make the log loss {sentence[:-1]}")
 
 
 def test_half_a_character_in_a_file_is_no_reason_to_have_no_page(tmp_path):

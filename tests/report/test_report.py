@@ -3,7 +3,9 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
+from socket import gethostname
 
 import numpy as np
 import pytest
@@ -79,6 +81,17 @@ def test_the_page_of_a_real_run_shows_the_numbers_of_its_files(trained_run):
     assert metrics["num_rows"] in shown
     assert sum(line["rows"] for line in lines if "loss" in line) in shown
     assert "finished" in text_of(page)
+    words = text_of(page)
+    assert f"Log loss on the held-out rows {metrics['log_loss']:.4f}" in words
+    (start,) = json.loads((trained_run / "starts.json").read_text())
+    assert f"{start['rows']['valid']} of 300 rows (" in words
+    assert start["rows"]["valid"] == metrics["num_rows"]
+    assert (start["host"], start["backend"], start["ranks"], start["device"]) == (gethostname(), "single", 1, "cpu")
+    assert 0 <= (datetime.fromisoformat(start["ended"]) - datetime.fromisoformat(start["started"])).total_seconds() < 60
+    assert (
+        f"Training started {start['started'].replace('T', ' ')[:19]} UTC, on {start['host']} (single, 1 rank" in words
+    )
+    assert "Software of the training, and of this page" in words
 
 
 def test_the_table_holds_the_exact_scores_of_model_reference_and_baselines(run_folder):
@@ -119,6 +132,7 @@ def test_an_evaluation_of_another_file_is_named_by_it(run_folder):
         path.write_text(json.dumps(METRICS))
     page = read_page(run_folder)
     assert page.count("On <data") == 1
+    assert f"Log loss on test_labels {METRICS['log_loss']:.4f}" in text_of(page)
     assert "rows of test_labels" in text_of(page)
 
 
@@ -177,6 +191,8 @@ def test_a_run_that_has_only_its_config_has_a_page(run_folder):
     words = text_of(read_page(run_folder))
     assert "not started" in words
     assert "No step was taken yet." in words
+    assert "a part is held out (data.valid_fraction=0.1" in words
+    assert "Not recorded: the run folder has no starts.json" in words
 
 
 def test_a_stopped_run_says_why_and_how_to_go_on(run_folder):

@@ -107,8 +107,8 @@ def a_manifest_that_climbs(place: Place) -> None:
 def links_in_place_of_files_of_a_run(place: Place) -> None:
     """Each file that a training writes is a link to something precious: none of them is written through."""
     run = place.copy_run()
-    names = ("metrics.jsonl", "state.json", "config.yaml", "metrics.json", "best.json", "valid_logits.parquet",
-             "trained_rows.parquet", "rows_set_aside.jsonl", "findings.json", "truncation.json",
+    names = ("metrics.jsonl", "state.json", "starts.json", "config.yaml", "metrics.json", "best.json",
+             "valid_logits.parquet", "trained_rows.parquet", "rows_set_aside.jsonl", "findings.json", "truncation.json",
              "model/config.json", "model/tokenizer.json", "report.html")  # fmt: skip
     victims = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""Rows about which two runs differ most, with their texts where these can still be read."""
+"""Rows whose losses differ most between two runs, with their texts where these can still be read."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Key = tuple[int, bool]  # hash of the texts, whether they are mirrored; see data
 
 
 @dataclass(frozen=True)
-class Disagreement:
+class FurthestRow:
     """One row. losses, predicted, guesses: of the first run and of the second. row: what else is shown of it."""
 
     row: ShownRow
@@ -34,15 +34,19 @@ class Disagreement:
 
 
 @dataclass(frozen=True)
-class Disagreements:
-    """Of two runs, the largest difference of losses first. note: why texts are missing, else empty."""
+class FurthestRows:
+    """Of two runs, the largest difference of losses first. note: why texts are missing, else empty.
+
+    num_other_answers: in how many common rows the two predict different classes.
+    """
 
     paired: Paired
-    rows: list[Disagreement]
+    num_other_answers: int
+    rows: list[FurthestRow]
     note: str
 
 
-def find_disagreements(rows: RowSet, pairs: Sequence[Paired], config: RunConfig) -> list[Disagreements]:
+def find_furthest_rows(rows: RowSet, pairs: Sequence[Paired], config: RunConfig) -> list[FurthestRows]:
     """Return, for each pair of runs, the rows whose losses differ most.
 
     `config`: of a run whose sources hold the texts of its own rows; they are read once for all pairs.
@@ -54,9 +58,17 @@ def find_disagreements(rows: RowSet, pairs: Sequence[Paired], config: RunConfig)
     found = []
     for paired, places, their_keys in zip(pairs, chosen, keys, strict=True):
         shown = zip(places, their_keys, strict=True)
-        lines = [build_disagreement(rows, paired, place, texts.get(key)) for place, key in shown]
-        found.append(Disagreements(paired, lines, note))
+        lines = [build_furthest_row(rows, paired, place, texts.get(key)) for place, key in shown]
+        found.append(FurthestRows(paired, count_other_answers(rows, paired), lines, note))
     return found
+
+
+def count_other_answers(rows: RowSet, paired: Paired) -> int:
+    one, other = (
+        np.asarray(rows.files[number].logits)[places].argmax(axis=1)
+        for number, places in zip((paired.first, paired.second), paired.places_of, strict=True)
+    )
+    return int((one != other).sum())
 
 
 def choose_rows(paired: Paired) -> list[int]:
@@ -100,7 +112,7 @@ def iterate_rows(config: RunConfig) -> Iterator[Row]:
         yield from RowChecker(open_source(request), Policies(data.bad_rows, data.checks)).iterate_rows()
 
 
-def build_disagreement(rows: RowSet, paired: Paired, place: int, text: Row | None) -> Disagreement:
+def build_furthest_row(rows: RowSet, paired: Paired, place: int, text: Row | None) -> FurthestRow:
     one, other = rows.files[paired.first], rows.files[paired.second]
     places = (int(paired.places_of[0][place]), int(paired.places_of[1][place]))
     assert one.targets is not None
@@ -119,7 +131,7 @@ def build_disagreement(rows: RowSet, paired: Paired, place: int, text: Row | Non
         turns=[] if text is None else [show_turn(turn) for turn in text.turns[:MAX_TURNS]],
         num_turns=0 if text is None else len(text.turns),
     )
-    return Disagreement(
+    return FurthestRow(
         row,
         (float(paired.losses[0][place]), float(paired.losses[1][place])),
         (list(zip(CLASSES, chances[0], strict=True)), list(zip(CLASSES, chances[1], strict=True))),
