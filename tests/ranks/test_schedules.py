@@ -24,7 +24,7 @@ TRAIN = {
     "schedule": "plateau", "learning_rate": PEAK, "warmup_fraction": 0.0, "max_steps": PLANNED,
     "early_stop_patience": 3, "save_every_steps": 1, "keep_last": 100,
 }  # fmt: skip
-SETTINGS = {"model": {"dropout": 0.1}, "evaluate": {"every_steps": 2}}
+SETTINGS = {"run": {"seed": 8}, "model": {"dropout": 0.1}, "evaluate": {"every_steps": 2}}
 
 
 @pytest.fixture(scope="module")
