@@ -158,7 +158,7 @@ def test_folds_are_described_out_of_fold_and_each_by_its_name(described, capsys)
     assert re.findall("(?m)^WARNING    (.+): The model", said) == ["all folds", "fold 0", "fold 1"]
     for fold in (0, 1):
         tables = CliRunner().invoke(evaluate_verb, [str(run_dir / f"fold_{fold}"), "--no-baselines"]).output
-        assert re.findall(r"(?m)^(.*\S) +log loss ", tables) == [f"fold {fold}"]
+        assert re.findall(r"(?m)^(\S.*\S) {2,}log loss ", tables) == [f"fold {fold}"]
 
 
 def test_evaluate_prints_intervals_the_gate_the_temperature_and_both_orders(described, sample_dir):

@@ -256,6 +256,7 @@ def test_json_holds_what_the_page_shows_and_no_page_is_written_unasked(write, va
     path = write(varied)
     found = json.loads(CliRunner().invoke(inspect, [str(path), "--json"]).output)
     assert found["page"] is None
+    monkeypatch.setenv("COLUMNS", "120")
     output = CliRunner().invoke(inspect, [str(path), "--rows", "0"]).output
     assert output.splitlines()[-1] == f"written: {tmp_path / 'rows_inspection.html'}", "the whole path, unasked"
     assert "by which to choose data.max_tokens: add --tokenizer MODEL." in output

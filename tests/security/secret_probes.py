@@ -8,6 +8,7 @@ from pref_dist.cluster.scripts import plan_jobs, render_script
 from pref_dist.cluster.site import load_site
 from pref_dist.cluster.submit import find_surroundings, settle, write_folder
 from pref_dist.config.load import load_config
+from pref_dist.doctor.finding import Question
 from pref_dist.doctor.hub import check_hub, check_proxies
 from pref_dist.files import write_bytes
 from tests.security.place import SECRETS, Place, read_all, refusal
@@ -89,7 +90,7 @@ def passwords_of_proxies_and_mirrors_in_a_diagnosis(place: Place) -> None:
     offline = os.environ.pop("HF_HUB_OFFLINE", None)
     os.environ.update(variables)
     try:
-        said = " ".join(str(finding) for check in (check_proxies, check_hub) for finding in check(None))
+        said = " ".join(str(finding) for check in (check_proxies, check_hub) for finding in check(Question()))
     finally:
         for name in variables:
             del os.environ[name]
