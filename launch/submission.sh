@@ -23,7 +23,7 @@ fi
 num_folds="" settings=()
 while [ $# -gt 0 ]; do
   if [ "$1" = --folds ]; then
-    [ $# -ge 2 ] || misuse "--folds needs a number"
+    [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || misuse "--folds needs a number"
     num_folds=$2
     shift 2
   else
@@ -52,7 +52,8 @@ carry_out() {
   return "$code"
 }
 
-training=(train "$recipe" --set run.dir="$out" --set data.train="$train" --set data.test="$test" "${settings[@]}")
+training=(train "$recipe" --set run.dir="$out" --set data.train="$train" --set data.test="$test")
+[ ${#settings[@]} = 0 ] || training+=("${settings[@]}")
 if [ -z "$num_folds" ]; then
   carry_out bash "$here/node.sh" ddp auto "${training[@]}"
   carry_out bash "$here/node.sh" ddp auto predict "$out" --data "$test" --out "$out/submission.csv"

@@ -20,8 +20,12 @@ PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 export PATH PYTHONPATH
 
 # Slurm calls its copy of a script slurm_script.
+# It never ends the script: of `... 2>&1 | tee log` Ctrl-C ends tee first.
 say() {
-  echo "${script_name:-$(basename "$0")}: $*" >&2
+  (
+    trap '' PIPE
+    echo "${script_name:-$(basename "$0")}: $*" >&2
+  ) || true
 }
 
 # misuse MESSAGE: the scripts set `usage`.
@@ -159,10 +163,12 @@ on_interrupt() {
 
 # ask_to_stop REASON: the run says it when it has stopped.
 ask_to_stop() {
-  [ ! -e "$PREF_DIST_LAUNCH_DIR/stop" ] || return 0
+  local stop=$PREF_DIST_LAUNCH_DIR/stop own
+  [ ! -e "$stop" ] || return 0
+  # The launchers of a Slurm job share the folder and are signalled at once; a trap that fails would end the script.
+  own=$stop.$(uname -n).$$
+  { echo "$1" >"$own" && mv -f "$own" "$stop"; } 2>/dev/null || touch "$stop" || true
   say "asked to stop: the run is saved at its next step (Ctrl-C twice: leaves at once)"
-  echo "$1" >"$PREF_DIST_LAUNCH_DIR/stop.new"
-  mv "$PREF_DIST_LAUNCH_DIR/stop.new" "$PREF_DIST_LAUNCH_DIR/stop"
 }
 
 kill_launch() {

@@ -77,7 +77,8 @@ def test_the_recipe_says_how_text_becomes_tokens_and_what_the_classes_are(run_di
     assert recipe["classes"] == ["A", "B", "tie"]
     assert recipe["precision"] == "fp32"
     assert recipe["data"] == {
-        "format": "auto", "template": "joint", "clean": "none", "max_tokens": 96, "truncation": "fair"
+        "format": "auto", "template": "joint", "clean": "none", "max_tokens": 96, "truncation": "fair",
+        "bad_rows": "set_aside", "checks": {},
     }  # fmt: skip
     assert recipe["evaluate"] == {"swap": "none", "swap_share": 0.3, "calibrate": "none"}
     assert sum(recipe["class_shares"]) == pytest.approx(1.0)

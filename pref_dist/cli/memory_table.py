@@ -53,11 +53,13 @@ def render_budget(found: "DryRun") -> str:
     asked = f"train.token_budget={found.token_budget:,}"
     num_tokens = max(rank.num_tokens for rank in found.ranks)
     if found.fits and 2 * num_tokens <= found.token_budget:
-        largest = f"a step has no more than {num_tokens:,} tokens for a rank (train.rows_per_step)"
+        largest = f"no micro-batch has more than {num_tokens:,} tokens (train.rows_per_step)"
     elif found.largest_budget is None:
         largest = "the batches are too small to tell which one would be too large"
-    elif found.largest_budget > FAR * num_tokens:
+        largest = largest if found.fits else "set a smaller one"
+    elif found.fits and found.largest_budget > FAR * num_tokens:
         largest = f"so would {FAR} times as much; how much more cannot be told from batches as small as these"
     else:
-        largest = f"the largest that fits is about {found.largest_budget:,}"
+        told = max(found.largest_budget, found.token_budget) if found.fits else found.largest_budget
+        largest = f"the largest that fits is about {told:,}"
     return f"{asked} {'fits' if found.fits else 'does not fit'}; {largest}"

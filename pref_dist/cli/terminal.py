@@ -88,7 +88,7 @@ class Terminal:
         """So many of this rank's batches have been evaluated or predicted; rank 0 only."""
         if done >= total:
             self.hide()
-            self._pace.batches_since = None
+            self._pace.batches_since, self._last_line = None, 0.0
             return
         if self._pace.batches_since is None:
             self.hide()

@@ -4,6 +4,7 @@ import json
 import re
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 from pref_dist.cluster.scripts import logs_of
 
@@ -21,14 +22,23 @@ def read_endings(run_dir: Path, name: str, job: str) -> list[dict[str, str]]:
 
 def read_notes(run_dir: Path, job: str) -> list[dict[str, str]]:
     path = run_dir / "slurm" / "history.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    notes = [note for note in map(json.loads, lines) if str(note["job"]) == job]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    notes = [note for note in map(read_note, lines) if note is not None and str(note["job"]) == job]
     newest = {note["task"]: note for note in notes}
     return [
         describe_ending(job, "" if task is None else str(task), note["what"], note["restarts"])
         for task, note in newest.items()
         if note["event"] == "ended"
     ]
+
+
+def read_note(line: str) -> dict[str, Any] | None:
+    """Return a line of history.jsonl, None if it is torn: jobs of several nodes append to it without a lock."""
+    try:
+        note = json.loads(line)
+    except ValueError:
+        return None
+    return note if isinstance(note, dict) and {"job", "task", "what", "restarts", "event"} <= set(note) else None
 
 
 def read_logs(run_dir: Path, name: str, job: str) -> list[dict[str, str]]:

@@ -15,7 +15,10 @@ from pref_dist.run_dir import RunDir
 
 JOBS_FILE = "jobs.json"
 FORGOTTEN = "UNKNOWN"
-WATCHED_STATES = ("PENDING", "RUNNING", "COMPLETING", "SUSPENDED", "CONFIGURING", "REQUEUED")
+WATCHED_STATES = (
+    "PENDING", "RUNNING", "COMPLETING", "SUSPENDED", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED",
+    "SPECIAL_EXIT", "RESV_DEL_HOLD", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING",
+)  # fmt: skip
 
 Source = Callable[[], list[dict[str, str]]]
 

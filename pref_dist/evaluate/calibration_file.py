@@ -100,7 +100,7 @@ def choose_temperature(
 def why_not(found: Calibration | None, run_dir: RunDir, settings: EvaluateSection, step: int, is_whole: bool) -> str:
     """Say why a temperature does not count; empty if it does."""
     if found is None:
-        return f"{run_dir.calibration} is not there; write it by `pref-dist evaluate {run_dir.root}`"
+        return f"{run_dir.calibration} is not there: `pref-dist evaluate` of the run writes it, `export` then copies it"
     if not found.applies:
         return f"it is not sure to make the log loss better: {describe_gain(found.gain, found.interval)}"
     if found.step != step:

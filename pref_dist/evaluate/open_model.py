@@ -22,16 +22,17 @@ from pref_dist.runtime.precision import resolve_precision
 
 
 class OpenedModel(NamedTuple):
-    """module: on the host. weights: names them, whichever folder they lie in. class_shares: (A, B, tie) among the
-    training rows. identity: of the rows of training and validation (train.resume.Identity); empty for an export.
-    home: the folder with the tokenizer.
+    """module: on the host. weights: names them, whichever folder they lie in. home: the folder with the tokenizer.
+
+    class_shares: (A, B, tie) among the training rows; None: of an old export. identity: of the rows of training and
+    validation (train.resume.Identity); empty for an export.
     """
 
     module: nn.Module
     tokenizer: TokenizerSpec
     step: int
     weights: str
-    class_shares: tuple[float, float, float]
+    class_shares: tuple[float, float, float] | None
     identity: dict[str, Any]
     home: Path
 

@@ -20,7 +20,7 @@ from pref_dist.data.orders import check_swap
 from pref_dist.data.plan import Rows
 from pref_dist.data.prepare import Prepared, prediction_policies
 from pref_dist.data.table import TokenTable
-from pref_dist.errors import ConfigError
+from pref_dist.errors import ConfigError, ModelError
 from pref_dist.evaluate.answers import Answers
 from pref_dist.evaluate.infer import InferenceTask, build_task
 from pref_dist.evaluate.open_model import open_model
@@ -164,6 +164,11 @@ def restore_run(config: RunConfig, run_dir: RunDir, checkpoint: str | None, para
     budgets = parallel.gather(settle_evaluation_budget(config, parallel.device))
     config = with_values(config, evaluate__token_budget=min(budgets))  # alike, also on unlike GPUs
     opened = open_model(config, run_dir, checkpoint, parallel)
+    if opened.class_shares is None:
+        raise ModelError(
+            f"{run_dir.root} was exported before class shares were kept, which rows get that no model can read. "
+            "Export the run again."
+        )
     precision = resolve_precision(config.train.precision, parallel.device)
     engine = parallel.build_inference_engine(opened.module, precision, config.parallel.timeout_seconds)
     layout = build_layout(config, opened.tokenizer)

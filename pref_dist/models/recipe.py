@@ -9,6 +9,7 @@ from pref_dist import __version__
 from pref_dist.config.load import build_config
 from pref_dist.config.model_section import Head, ModelKind, ModelSection, Pooling
 from pref_dist.config.schema import RunConfig
+from pref_dist.data.prepare import prediction_policies
 from pref_dist.errors import CheckpointError, ConfigError, ModelError
 from pref_dist.files import read_json
 from pref_dist.labels import CLASSES
@@ -42,11 +43,13 @@ class Parts(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """config: model.name is the folder itself. class_shares: (A, B, tie) among the rows of training."""
+    """config: model.name is the folder itself. class_shares: (A, B, tie) among the rows of training; None: of an
+    export from before they were kept (format 1), which says nothing of the orders of A and B either.
+    """
 
     config: RunConfig
     step: int
-    class_shares: tuple[float, float, float]
+    class_shares: tuple[float, float, float] | None
 
 
 def is_export(folder: Path) -> bool:
@@ -63,7 +66,7 @@ def describe_recipe(config: RunConfig, step: int, class_shares: Sequence[float])
         "class_shares": list(class_shares),
         "precision": config.train.precision,
         "model": config.model.model_dump(exclude=NOT_OF_THE_MODEL),
-        "data": config.data.model_dump(include=OF_TOKENS),
+        "data": config.data.model_dump(include=OF_TOKENS) | prediction_policies(config.data),
         "evaluate": config.evaluate.model_dump(include=OF_PREDICTION),
     }
 
@@ -81,7 +84,7 @@ def read_recipe(folder: Path) -> Recipe | None:
         version, writer = values["format_version"], values["pref_dist"]
     except (CheckpointError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is damaged ({error}). Export the run again.") from error
-    if version != FORMAT_VERSION or values.get("classes") != list(CLASSES):
+    if version not in (1, FORMAT_VERSION) or values.get("classes") != list(CLASSES):
         raise ModelError(
             f"{path} has format {version}, written by pref_dist {writer}; this is {__version__}, which reads format "
             f"{FORMAT_VERSION}. Install that version, or export the run again with this one."
@@ -91,10 +94,13 @@ def read_recipe(folder: Path) -> Recipe | None:
             "model": {**values["model"], "name": str(folder)},
             "data": values["data"],
             "train": {"precision": values["precision"]},
-            "evaluate": values["evaluate"],
+            "evaluate": values["evaluate"] if version > 1 else {},
         }
-        step, (share_a, share_b, share_tie) = int(values["step"]), map(float, values["class_shares"])
-        return Recipe(build_config(sections, where=str(path)), step, (share_a, share_b, share_tie))
+        shares = None
+        if version > 1:
+            share_a, share_b, share_tie = map(float, values["class_shares"])
+            shares = (share_a, share_b, share_tie)
+        return Recipe(build_config(sections, where=str(path)), int(values["step"]), shares)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path} is damaged ({error}). Export the run again.") from error
     except ConfigError as error:

@@ -9,7 +9,7 @@ from pref_dist.config.load import build_config, read_config_file
 from pref_dist.config.schema import RunConfig
 from pref_dist.files import read_json
 from pref_dist.run_dir import RunDir
-from pref_dist.runtime.starts import read_starts
+from pref_dist.runtime.starts import find_starts
 
 Record = dict[str, Any]
 WORST_ROWS = "worst_rows.json"
@@ -69,7 +69,7 @@ def read_run_record(run_folder: Path) -> RunRecord:
         name=run_dir.root.resolve().name,
         config=build_config(read_config_file(run_dir.config), where=str(run_dir.config)),
         state=run_dir.read_state(),
-        starts=read_starts(run_dir),
+        starts=find_starts(run_dir),
         steps=[line for line in lines if "loss" in line],
         evaluations=[line for line in lines if "log_loss" in line],
         best=read_json_if_there(run_dir.best),

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pref_dist.runtime.parallel import Parallel
 
 UNKNOWN_END = {"ended": None, "state": None, "step": None, "reason": None}
+KEYS = {
+    "started", "from_step", "host", "backend", "ranks", "ranks_on_host", "device", "rows", "software", *UNKNOWN_END,
+}  # fmt: skip
 
 
 def note_start(run_dir: RunDir, parallel: "Parallel", from_step: int, num_rows: dict[str, int]) -> None:
@@ -51,11 +54,13 @@ def note_end(run_dir: RunDir, state: RunStatus, step: int, reason: str) -> None:
 
 
 def find_starts(run_dir: RunDir) -> list[dict[str, Any]]:
-    # It is written whole or not at all; one that somebody has spoilt by hand is no reason not to train.
+    """Return the starts as `read_starts`; none of a file that somebody has spoilt: no reason not to train."""
     try:
-        return read_starts(run_dir)
+        starts = read_starts(run_dir)
     except CheckpointError:
         return []
+    are_whole = isinstance(starts, list) and all(isinstance(one, dict) and set(one) >= KEYS for one in starts)
+    return starts if are_whole else []
 
 
 def read_starts(run_dir: RunDir) -> list[dict[str, Any]]:

@@ -101,7 +101,7 @@ def try_it(run: Assembled, memory: RankMemory, largest: MicroBatch) -> RankMemor
     try:
         measured = measure_batch(run, largest)
     except (RuntimeError, MemoryError) as error:
-        return fail(run, memory, error)
+        return fail(run, replace(memory, largest_budget=None), error)  # what was foretold has proved wrong
     return replace(memory, activations_measured=measured, largest_budget=correct(memory, measured))
 
 
@@ -110,7 +110,7 @@ def correct(memory: RankMemory, measured: int) -> int | None:
     if memory.largest_budget is None or measured <= memory.activations:
         return memory.largest_budget
     by_measured = int(FREE_SHARE * memory.free * memory.num_tokens / measured)
-    return min(memory.largest_budget, max(by_measured, memory.num_tokens))
+    return min(memory.largest_budget, by_measured)
 
 
 def fail(run: Assembled, memory: RankMemory, error: BaseException) -> RankMemory:

@@ -173,6 +173,7 @@ def carry_out(run: Assembled, stop: StopRequest, options: TrainOptions, heart: H
     with debugging(run, options.debug):
         if options.overfit_one_step:
             result = overfit_one_step(run)
+            note_end(run.run_dir, "stopped", 0, "self-check")
             run.run_dir.write_state("stopped", 0, "self-check")
             return TrainResult("finished", run.run_dir.root, 0, "self-check", result)
         if run.parallel.is_main:  # whose clock decides

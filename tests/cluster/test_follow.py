@@ -29,7 +29,7 @@ def run_dir(tmp_path):
     ]
     (tmp_path / "slurm" / "logs").mkdir(parents=True)
     (tmp_path / "slurm" / "jobs.json").write_text(json.dumps({"jobs": JOBS}), encoding="utf-8")
-    lines = "".join(json.dumps({"time": 1} | note) + "\n" for note in notes)
+    lines = '{"job": 9999' + "\n" + "".join(json.dumps({"time": 1} | note) + "\n" for note in notes)  # one is torn
     (tmp_path / "slurm" / "history.jsonl").write_text(lines, encoding="utf-8")
     return tmp_path
 

@@ -195,6 +195,15 @@ def test_an_export_predicts_as_its_run_with_class_shares_and_temperature(folder,
     assert np.abs(ask("exported", overrides=[FULL])[1] - plain).max() <= 1e-6
 
 
+def test_an_export_reads_the_rows_that_its_run_would_read(folder, tmp_path):
+    shutil.copytree(folder / "one", tmp_path / "keeper", ignore=shutil.ignore_patterns(".lock"))
+    values = yaml.safe_load((tmp_path / "keeper" / "config.yaml").read_text())
+    values["data"]["bad_rows"] = "keep"
+    (tmp_path / "keeper" / "config.yaml").write_text(yaml.safe_dump(values))
+    export(tmp_path / "keeper", tmp_path / "kept")
+    assert predict([tmp_path / "kept"], folder / "test.csv", tmp_path / "out.csv").num_prior == 0
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

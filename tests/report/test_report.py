@@ -193,6 +193,9 @@ def test_a_run_that_has_only_its_config_has_a_page(run_folder):
     assert "No step was taken yet." in words
     assert "a part is held out (data.valid_fraction=0.1" in words
     assert "Not recorded: the run folder has no starts.json" in words
+    for spoilt in ("{", "{}", '[{"started": "today"}]'):
+        (run_folder / "starts.json").write_text(spoilt, encoding="utf-8")
+        assert "Not recorded: the run folder has no starts.json" in text_of(read_page(run_folder))
 
 
 def test_a_stopped_run_says_why_and_how_to_go_on(run_folder):

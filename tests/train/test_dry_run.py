@@ -133,7 +133,10 @@ def test_the_largest_budget_is_told_no_further_than_the_batches_can_tell():
 
     assert told(800).endswith("fits; the largest that fits is about 4,000")
     assert "fits; so would 8 times as much" in told(800, largest_budget=9000)
-    assert told(9000).endswith("fits; a step has no more than 800 tokens for a rank (train.rows_per_step)")
+    assert told(9000).endswith("fits; no micro-batch has more than 800 tokens (train.rows_per_step)")
+    assert told(5000, activations_measured=None).endswith("does not fit; the largest that fits is about 4,000")
+    assert told(800, activations_measured=None, largest_budget=None).endswith("does not fit; set a smaller one")
+    assert told(800, largest_budget=700).endswith("the largest that fits is about 800")
     assert correct(rank, 2500) == 1520, "the largest batch took more than two smaller ones had foretold"
     assert correct(rank, 900) == 4000
 
