@@ -131,17 +131,17 @@ def tell_launcher_of_deadline() -> None:
 
 def tell_launcher(rank: int, exit_code: int) -> None:
     """Leave this rank's exit code for launch/*.sh, because torchrun turns every failure into 1."""
-    launch_dir = os.environ.get(LAUNCH_DIR_VARIABLE)
-    if launch_dir:
-        folder = Path(launch_dir) / "exit_codes"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"rank_{rank}").write_text(f"{exit_code}\n", encoding="utf-8")
+    leave_word("exit_codes", rank, str(exit_code))
 
 
 def tell_launcher_why(rank: int, text: str) -> None:
     """Leave what this rank says of its failure, for launch/*.sh to say it last, below torchrun's own forty lines."""
+    leave_word("errors", rank, text)
+
+
+def leave_word(folder_name: str, rank: int, text: str) -> None:
     launch_dir = os.environ.get(LAUNCH_DIR_VARIABLE)
     if launch_dir:
-        folder = Path(launch_dir) / "errors"
+        folder = Path(launch_dir) / folder_name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"rank_{rank}").write_text(f"{text}\n", encoding="utf-8")

@@ -2,16 +2,14 @@
 
 import json
 import os
-import shlex
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.launch.launched import Launched, clean_env
+from tests.launch.launched import Launched
 from tests.ranks.launch_ranks import REPO_ROOT, find_free_port
 from tests.ranks.run_verb import largest_loss_difference, read_losses
 
@@ -295,29 +293,3 @@ def test_auto_counts_the_gpus_that_are_visible(launch, tmp_path):
     # Without a driver it says so on stdout, in several lines.
     fake.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'\necho 'Make sure that ...'\nexit 9\n", encoding="utf-8")
     assert ask_supervise(launch, "num_gpus", PATH=path, CUDA_VISIBLE_DEVICES="0") == "0"
-
-
-def test_launchers_that_share_a_folder_or_have_lost_their_log_all_pass_a_signal_on(tmp_path):
-    """As in a Slurm job, whose nodes are signalled at once; and as in `... 2>&1 | tee log`, where tee ends first."""
-    script = tmp_path / "launcher.sh"
-    wait = "touch $1; while [ ! -e $PREF_DIST_LAUNCH_DIR/stop ]; do sleep 0.05; done"
-    script.write_text(
-        f"set -euo pipefail\n. {shlex.quote(str(REPO_ROOT / 'launch' / 'supervise.sh'))}\n"
-        f"supervise train 1 bash -c {shlex.quote(wait)} waiting $1\n",
-        encoding="utf-8",
-    )
-    reading, writing = os.pipe()
-    os.close(reading)
-    env = clean_env(PREF_DIST_LAUNCH_DIR=str(tmp_path))
-    launchers = [
-        subprocess.Popen(["bash", script, tmp_path / f"up_{number}"], env=env, stderr=writing) for number in range(4)
-    ]
-    os.close(writing)
-    deadline = time.monotonic() + 30
-    while len(list(tmp_path.glob("up_*"))) < 4:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    for launcher in launchers:
-        launcher.send_signal(signal.SIGTERM)
-    assert [launcher.wait(timeout=30) for launcher in launchers] == [0, 0, 0, 0]
-    assert (tmp_path / "stop").read_text(encoding="utf-8") == "signal SIGTERM\n"
