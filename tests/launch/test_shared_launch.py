@@ -13,7 +13,8 @@ from tests.ranks.launch_ranks import REPO_ROOT
 def test_launchers_that_share_a_folder_or_have_lost_their_log_all_pass_a_signal_on(tmp_path):
     """As in a Slurm job, whose nodes are signalled at once; and as in `... 2>&1 | tee log`, where tee ends first."""
     script = tmp_path / "launcher.sh"
-    wait = "touch $1; while [ ! -e $PREF_DIST_LAUNCH_DIR/stop ]; do sleep 0.05; done"
+    # It ends by itself, so that a launcher that dies leaves nothing running.
+    wait = "touch $1; for _ in {1..600}; do [ ! -e $PREF_DIST_LAUNCH_DIR/stop ] || exit 0; sleep 0.05; done; exit 1"
     script.write_text(
         f"set -euo pipefail\n. {shlex.quote(str(REPO_ROOT / 'launch' / 'supervise.sh'))}\n"
         f"supervise train 1 bash -c {shlex.quote(wait)} waiting $1\n",
