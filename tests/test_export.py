@@ -80,7 +80,9 @@ def test_the_recipe_says_how_text_becomes_tokens_and_what_the_classes_are(run_di
         "format": "auto", "template": "joint", "clean": "none", "max_tokens": 96, "truncation": "fair",
         "bad_rows": "set_aside", "checks": {},
     }  # fmt: skip
-    assert recipe["evaluate"] == {"swap": "none", "swap_share": 0.3, "calibrate": "none"}
+    assert recipe["evaluate"] == {
+        "swap": "none", "swap_share": 0.3, "calibrate": "none", "token_budget": 800
+    }  # fmt: skip
     assert sum(recipe["class_shares"]) == pytest.approx(1.0)
     assert (recipe["model"]["kind"], recipe["model"]["pooling"], recipe["model"]["head"]) == ("joint", "cls", "default")
     assert recipe["step"] == json.loads((run_dir / "best.json").read_text())["step"]

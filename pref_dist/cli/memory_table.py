@@ -55,8 +55,7 @@ def render_budget(found: "DryRun") -> str:
     if found.fits and 2 * num_tokens <= found.token_budget:
         largest = f"no micro-batch has more than {num_tokens:,} tokens (train.rows_per_step)"
     elif found.largest_budget is None:
-        largest = "the batches are too small to tell which one would be too large"
-        largest = largest if found.fits else "set a smaller one"
+        largest = "the batches are too small to tell which would not" if found.fits else "set a smaller one"
     elif found.fits and found.largest_budget > FAR * num_tokens:
         largest = f"so would {FAR} times as much; how much more cannot be told from batches as small as these"
     else:

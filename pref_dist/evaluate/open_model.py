@@ -22,7 +22,8 @@ from pref_dist.runtime.precision import resolve_precision
 
 
 class OpenedModel(NamedTuple):
-    """module: on the host. weights: names them, whichever folder they lie in. home: the folder with the tokenizer.
+    """module: on the host. home: the folder with the tokenizer. weights: names them, whichever
+    folder they lie in; None of an export, whose files would have to be read for it.
 
     class_shares: (A, B, tie) among the training rows; None: of an old export. identity: of the rows of training and
     validation (train.resume.Identity); empty for an export.
@@ -31,7 +32,7 @@ class OpenedModel(NamedTuple):
     module: nn.Module
     tokenizer: TokenizerSpec
     step: int
-    weights: str
+    weights: str | None
     class_shares: tuple[float, float, float] | None
     identity: dict[str, Any]
     home: Path
@@ -68,7 +69,7 @@ def open_export(config: RunConfig, folder: Path, checkpoint: str | None) -> Open
             f"The weights in {folder} lack {len(built.new_names)} parameters (first: {built.new_names[0]}). Copy the "
             "folder again, or export the run again."
         )
-    return OpenedModel(built.module, tokenizer, recipe.step, digest_base(folder), recipe.class_shares, {}, folder)
+    return OpenedModel(built.module, tokenizer, recipe.step, None, recipe.class_shares, {}, folder)
 
 
 def restore_model(

@@ -29,6 +29,7 @@ from pref_dist.evaluate.own_rows import open_own_rows
 from pref_dist.evaluate.parts import Work
 from pref_dist.evaluate.quantized import check_quantize, quantize_run
 from pref_dist.models.recipe import RECIPE, is_export, read_recipe
+from pref_dist.models.source import digest_base
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.budgets import settle_evaluation_budget
 from pref_dist.runtime.engine import InferenceEngine
@@ -172,8 +173,11 @@ def restore_run(config: RunConfig, run_dir: RunDir, checkpoint: str | None, para
     precision = resolve_precision(config.train.precision, parallel.device)
     engine = parallel.build_inference_engine(opened.module, precision, config.parallel.timeout_seconds)
     layout = build_layout(config, opened.tokenizer)
+    weights = opened.weights
+    if weights is None:
+        weights = parallel.broadcast(digest_base(run_dir.root) if parallel.is_main else "")
     run = RestoredRun(
-        config, run_dir, opened.step, opened.weights, opened.class_shares, opened.identity, opened.tokenizer, layout,
+        config, run_dir, opened.step, weights, opened.class_shares, opened.identity, opened.tokenizer, layout,
         engine, parallel,
     )  # fmt: skip
     if config.evaluate.quantize == "int8":

@@ -22,7 +22,7 @@ NOT_OF_THE_MODEL = {"name", "from_scratch", "new_head", "lora", "embeddings"}
 # How a row becomes tokens.
 OF_TOKENS = {"format", "template", "clean", "max_tokens", "truncation"}
 # How logits become a prediction.
-OF_PREDICTION = {"swap", "swap_share", "calibrate"}
+OF_PREDICTION = {"swap", "swap_share", "calibrate", "token_budget"}
 
 
 class Parts(NamedTuple):

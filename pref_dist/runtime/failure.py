@@ -8,7 +8,7 @@ from typing import NoReturn
 from pref_dist.errors import CheckpointError, PrefDistError
 from pref_dist.files import write_json
 from pref_dist.run_dir import RunDir
-from pref_dist.runtime.preempt import tell_launcher
+from pref_dist.runtime.preempt import tell_launcher, tell_launcher_why
 
 
 def record_failure(run_dir: RunDir, rank: int, step: int, error: BaseException, was_running: bool) -> None:
@@ -36,6 +36,7 @@ def end_process(run_dir: RunDir, rank: int, step: int, error: PrefDistError) -> 
         # Not by sys.stderr, which the main thread may hold.
         os.write(2, f"[rank {rank}] {type(error).__name__}: {error}\n".encode())
     with suppress(OSError):
+        tell_launcher_why(rank, f"{type(error).__name__}: {error}")
         tell_launcher(rank, error.exit_code)
     record_failure(run_dir, rank, step, error, was_running=True)
     os._exit(error.exit_code)

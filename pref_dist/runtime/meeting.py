@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from pref_dist.errors import ParallelError
-from pref_dist.runtime.preempt import tell_launcher
+from pref_dist.runtime.preempt import tell_launcher, tell_launcher_why
 
 SPARE_SECONDS = 5.0  # for torch to notice by itself, which says more
 
@@ -49,5 +49,6 @@ def give_up(address: str, rank: int, timeout_seconds: float) -> None:
     prefix = f"[rank {rank}] " if rank else ""
     sys.stderr.write(f"{prefix}ParallelError: {text}\n")
     sys.stderr.flush()
+    tell_launcher_why(rank, f"ParallelError: {text}")
     tell_launcher(rank, ParallelError.exit_code)
     os._exit(ParallelError.exit_code)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -178,11 +177,18 @@ def test_a_row_that_some_runs_can_read_is_the_mean_of_those_alone(folder, ask, t
     assert np.abs(both - (one + keeper) / 2)[is_read].max() <= 1e-12
 
 
-def test_an_export_predicts_as_its_run_with_class_shares_and_temperature(folder, ask):
+@pytest.fixture(scope="module")
+def exported(folder):
+    """The run `two` with a temperature, exported."""
     run_dir = RunDir(folder / "two")
     write_calibration(run_dir.calibration, Calibration(2.0, True, (0.01, 0.03), 0.02, 3, "full", 30, 0))
-    export(run_dir.root, folder / "exported")
+    out = export(run_dir.root, folder / "exported").out
     run_dir.calibration.unlink()
+    return out
+
+
+@pytest.mark.usefixtures("exported")
+def test_an_export_predicts_as_its_run_with_class_shares_and_temperature(ask):
     overrides = (FULL, CALIBRATED)
     result, found = ask("exported", overrides=overrides)
     (_, plain), (_, mean) = ask("two", overrides=[FULL]), ask("exported", "one", overrides=overrides)
@@ -210,21 +216,17 @@ def test_an_export_reads_the_rows_that_its_run_would_read(folder, tmp_path):
         ({"checkpoint": "2"}, ModelError, r"exported is an exported model, which holds step 3 alone; checkpoint=2"),
         ({"overrides": ["evaluate.quantize=int8"]}, ConfigError, r"held-out rows first, and .*exported, an exported"),
         ({"overrides": ["data.max_tokens=9"]}, ConfigError, "the weights of a trained run depend on it"),
-        ({"soft_labels": Path("labels.csv")}, DataError, "must end in .parquet"),
     ],
 )
-def test_what_an_export_cannot_do_is_said(folder, ask, options, error, message):
-    if not (folder / "exported").exists():
-        export(folder / "two", folder / "exported")
+@pytest.mark.usefixtures("exported")
+def test_what_an_export_cannot_do_is_said(ask, options, error, message):
     with pytest.raises(error, match=message):
         ask("exported", **options)
 
 
-def test_other_verbs_say_that_an_export_is_no_run(folder):
-    if not (folder / "exported").exists():
-        export(folder / "two", folder / "exported")
+def test_other_verbs_say_that_an_export_is_no_run(exported):
     with pytest.raises(ConfigError, match=r"exported is an exported model and no run: only `predict`"):
-        evaluate(folder / "exported")
+        evaluate(exported)
 
 
 def test_what_cannot_be_meant_is_refused(folder, ask, tmp_path):
