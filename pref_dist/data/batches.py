@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +26,9 @@ TEXTS_OF_LINES = ((0, 1), (0, 2))
 class Batch:
     """One micro-batch as tensors: L lines of tokens, P rows in the order in which they are shown.
 
-    inputs: input_ids and attention_mask, each (L, T) int64, and token_places (N,) int64, where the mask is 1 when the
-    lines are one sequence (a GPU could say it only when all its work is done). Where the model reads it, also
+    inputs: input_ids and attention_mask, each (L, T) int64; token_places (N,) int64, where the mask is 1 when the lines
+    are one sequence, and line_lengths, tokens of each line, a tuple that stays on the host (a GPU could say either only
+    when all its work is done). Where the model reads it, also
     segment_ends (P, 3) int64, the exclusive ends of prompt, A and B in the row, sides (P, 2) int64, the lines of the
     first and the second response, or surface (L, 3 or 2, F) of the texts that a line holds, see `data/surface.py`.
     With one sequence a row, L is P; a siamese row has two lines, also where it is shown in both orders.
@@ -35,7 +37,7 @@ class Batch:
     teacher: (P, 3) logits of a teacher, where there is one.
     """
 
-    inputs: dict[str, Tensor]
+    inputs: dict[str, Any]
     target: Tensor
     weight: Tensor
     line_rows: NDArray[np.int64]
@@ -47,7 +49,7 @@ class Batch:
     def through(self, move: Callable[[Tensor], Tensor]) -> "Batch":
         """Return the batch with each of its tensors as `move` returns it."""
         return Batch(
-            {name: move(tensor) for name, tensor in self.inputs.items()},
+            {name: move(value) if isinstance(value, Tensor) else value for name, value in self.inputs.items()},
             move(self.target),
             move(self.weight),
             self.line_rows,
@@ -81,7 +83,7 @@ def build_batch(
 
 def read_joint(
     table: TokenRows, rows: NDArray[np.int64], is_swapped: NDArray[np.bool_], layout: BatchLayout
-) -> dict[str, Tensor]:
+) -> dict[str, Any]:
     tokens: Tokens = [table.input_ids(int(row)) for row in rows]
     ends = table.segment_ends[rows]
     for place in np.flatnonzero(is_swapped):
@@ -104,7 +106,7 @@ def read_surface(table: TokenRows, rows: NDArray[np.int64]) -> NDArray[np.float3
 
 def read_pairs(
     table: TokenRows, rows: NDArray[np.int64], is_swapped: NDArray[np.bool_], layout: BatchLayout
-) -> tuple[dict[str, Tensor], NDArray[np.int64]]:
+) -> tuple[dict[str, Any], NDArray[np.int64]]:
     """Return the inputs of a siamese model, and the row of each line; each row has its two lines once."""
     # In the order of their first showing, longest first.
     found, first, places = np.unique(rows, return_index=True, return_inverse=True)
@@ -125,7 +127,7 @@ def read_pairs(
     return inputs, np.repeat(found[order], 2)
 
 
-def pad(tokens: Tokens, pad_id: int) -> dict[str, Tensor]:
+def pad(tokens: Tokens, pad_id: int) -> dict[str, Any]:
     """Return input_ids and attention_mask (L, T) of lines of tokens, and the places (N,) of their tokens."""
     num_lines, width = len(tokens), max(len(ids) for ids in tokens)
     input_ids = np.full((num_lines, width), pad_id, dtype=np.int64)
@@ -138,6 +140,7 @@ def pad(tokens: Tokens, pad_id: int) -> dict[str, Tensor]:
         "input_ids": torch.from_numpy(input_ids),
         "attention_mask": torch.from_numpy(attention_mask),
         "token_places": torch.from_numpy(places),
+        "line_lengths": tuple(len(ids) for ids in tokens),
     }
 
 
@@ -148,6 +151,7 @@ def build_spare_batch(table: TokenRows, layout: BatchLayout) -> Batch:
         "input_ids": token,
         "attention_mask": torch.ones_like(token),
         "token_places": torch.arange(layout.num_sequences),
+        "line_lengths": (1,) * layout.num_sequences,
     }
     if layout.has_segments:
         inputs["segment_ends"] = torch.ones((1, 3), dtype=torch.int64)

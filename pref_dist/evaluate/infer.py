@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pref_dist.config.schema import EvaluateSection, EvaluateSwap
-from pref_dist.data.batches import build_batch
+from pref_dist.data.batches import Batch, build_batch
 from pref_dist.data.layout import BatchLayout, TokenRows
 from pref_dist.data.plan import Lengths, MicroBatch, Rows, check_budget, plan_evaluation, share_out
 from pref_dist.errors import OutOfMemoryError, TrainingError
@@ -21,7 +21,7 @@ from pref_dist.runtime.memory import first_line, is_out_of_memory
 from pref_dist.runtime.parallel import Parallel
 from pref_dist.runtime.pipeline import HostCopy, build_ahead, pin
 
-Forward = Callable[[Mapping[str, Tensor]], Tensor]
+Forward = Callable[[Mapping[str, Any]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -154,17 +154,16 @@ def answer_batches(
     While a batch runs, the next one is built by a thread; a result is read when the batch after it is under way.
     """
 
-    def build(micro_batch: MicroBatch) -> tuple[MicroBatch, dict[str, Tensor]]:
-        inputs = build_batch(task.table, micro_batch, task.layout).inputs
-        return micro_batch, {name: pin(tensor, parallel.device) for name, tensor in inputs.items()}
+    def build(micro_batch: MicroBatch) -> tuple[MicroBatch, Batch]:
+        batch = build_batch(task.table, micro_batch, task.layout)
+        return micro_batch, batch.through(lambda tensor: pin(tensor, parallel.device))
 
     late: tuple[MicroBatch, HostCopy] | None = None
     mine = share_out(tuple(batches), parallel.rank, parallel.world_size)
-    for place, (micro_batch, inputs) in enumerate(build_ahead(build, mine)):
+    for place, (micro_batch, batch) in enumerate(build_ahead(build, mine)):
         parallel.whereabouts.at("evaluation")
         parallel.note_batches(place, len(mine))
-        moved = {name: tensor.to(parallel.device, non_blocking=True) for name, tensor in inputs.items()}
-        result = HostCopy(answer(forward, moved, task.token_budget))
+        result = HostCopy(answer(forward, batch.to(parallel.device).inputs, task.token_budget))
         if late is not None:
             yield late[0], late[1].read()
         late = (micro_batch, result) if len(micro_batch.rows) else None
@@ -173,7 +172,7 @@ def answer_batches(
     parallel.note_batches(len(mine), len(mine))
 
 
-def answer(forward: Forward, inputs: Mapping[str, Tensor], token_budget: int) -> Tensor:
+def answer(forward: Forward, inputs: Mapping[str, Any], token_budget: int) -> Tensor:
     """Return one batch's logits (R, C), where the model is."""
     try:
         # Not compiled, where a run trains so: then every evaluation and prediction gives the same bits.

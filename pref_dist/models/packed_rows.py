@@ -16,6 +16,7 @@ class PackedRows:
     places: (N,) int64, the place of each real token in the padded rows, flattened (R * T).
     ends: (R + 1,) int32 on the device, 0 and then the end of each row: what kernels call cu_seqlens.
     lengths: tokens of each row, on the host; None on a GPU, where to ask for them would be to wait for it.
+    known_lengths: the same where the caller knows them, also for a GPU; None: not known.
     """
 
     places: Tensor
@@ -23,6 +24,7 @@ class PackedRows:
     lengths: list[int] | None
     num_rows: int
     longest: int
+    known_lengths: tuple[int, ...] | None = None
 
     @property
     def positions(self) -> Tensor:
@@ -39,15 +41,18 @@ class PackedRows:
         return padded.index_copy(0, self.places, packed).view(self.num_rows, self.longest, *packed.shape[1:])
 
 
-def find_rows(attention_mask_RT: Tensor, places_N: Tensor | None = None) -> PackedRows:
+def find_rows(
+    attention_mask_RT: Tensor, places_N: Tensor | None = None, lengths: tuple[int, ...] | None = None
+) -> PackedRows:
     """Return where the rows of a mask, 1 for each real token, stand when packed.
 
-    places_N: where its ones are, if that is known: on a GPU looking for them waits until all queued work is done.
+    places_N, lengths: where its ones are and how many a row has, if that is known: on a GPU looking for them waits
+    until all queued work is done.
     """
     num_rows, longest = attention_mask_RT.shape
     if places_N is None:
         places_N = attention_mask_RT.flatten().nonzero().squeeze(1)
     lengths_R = attention_mask_RT.sum(dim=1)
     ends = torch.nn.functional.pad(lengths_R.cumsum(dim=0), (1, 0)).to(torch.int32)
-    lengths = lengths_R.tolist() if attention_mask_RT.device.type == "cpu" else None
-    return PackedRows(places_N, ends, lengths, num_rows, longest)
+    on_host = lengths_R.tolist() if attention_mask_RT.device.type == "cpu" else None
+    return PackedRows(places_N, ends, on_host, num_rows, longest, lengths)

@@ -74,7 +74,7 @@ class ParameterState:
 class InferenceEngine(Protocol):
     """A model on this rank's device that answers; every method is collective."""
 
-    def forward(self, inputs: Mapping[str, Tensor], is_last: bool = True) -> Tensor:
+    def forward(self, inputs: Mapping[str, Any], is_last: bool = True) -> Tensor:
         """Return the logits (R, C) of one micro-batch, in fp32 or wider, under the run's precision.
 
         `inputs` are the keyword arguments of the model's forward, already on the rank's device.

@@ -33,7 +33,7 @@ class FsdpInference:
         # While the root's weights are gathered the module holds other objects than these, the shards.
         self._parameters: dict[str, nn.Parameter] = dict(self._module.named_parameters())
 
-    def forward(self, inputs: Mapping[str, Tensor], is_last: bool = True) -> Tensor:
+    def forward(self, inputs: Mapping[str, Any], is_last: bool = True) -> Tensor:
         with autocast_to(self._settings.precision, self._device):
             logits: Tensor = self._module(**inputs).logits
         return logits if logits.dtype == torch.float64 else logits.float()

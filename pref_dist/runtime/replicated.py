@@ -50,7 +50,7 @@ class ReplicatedEngine:
         assert self._optimizer is not None, "an engine for inference has no optimiser"
         return self._optimizer
 
-    def forward(self, inputs: Mapping[str, Tensor], is_last: bool = True) -> Tensor:
+    def forward(self, inputs: Mapping[str, Any], is_last: bool = True) -> Tensor:
         module = self._wrapped if torch.is_grad_enabled() else self._module
         with autocast_to(self._settings.precision, self._device), self._exchange(is_last):
             logits: Tensor = module(**inputs).logits

@@ -33,7 +33,7 @@ class ZeroEngine:
             )
             engine.optimizer.loss_scaler = self._loss_scale
 
-    def forward(self, inputs: Mapping[str, Tensor], is_last: bool = True) -> Tensor:
+    def forward(self, inputs: Mapping[str, Any], is_last: bool = True) -> Tensor:
         logits: Tensor = self._engine(**inputs).logits
         return logits.float()
 
@@ -113,7 +113,7 @@ class ZeroInference:
         self._engine = engine
         engine.eval()
 
-    def forward(self, inputs: Mapping[str, Tensor], is_last: bool = True) -> Tensor:
+    def forward(self, inputs: Mapping[str, Any], is_last: bool = True) -> Tensor:
         """Return the logits (R, C) in fp32. Call it under `torch.no_grad`, not `torch.inference_mode`."""
         logits: Tensor = self._engine(**inputs).logits
         return logits.float()

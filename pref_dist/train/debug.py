@@ -29,7 +29,8 @@ def show_run(run: Assembled) -> None:
     planned = next(run.plan.steps())
     for micro_batch in planned.micro_batches:
         batch = build_batch(run.train_table, micro_batch, run.layout)
-        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in batch.inputs.items())
+        tensors = {name: value for name, value in batch.inputs.items() if isinstance(value, Tensor)}
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
         run.speaker.say(f"step 1, micro-batch {micro_batch.index}: {shapes}, target {tuple(batch.target.shape)}")
     for row in run.plan.rows[:SHOWN_ROWS]:
         run.speaker.say(render_row(run, int(row)))

@@ -41,7 +41,7 @@ def test_auto_is_a_narrow_forward_and_a_budget_for_gpus(write_run):
     run_on_gpus(["train", run_yaml])
     settled = yaml.safe_load((run_dir / "config.yaml").read_text())["train"]
     assert settled["precision"] in ("bf16", "fp16")
-    assert settled["token_budget"] in (8192, 16384)
+    assert settled["token_budget"] in (8192, 32768)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])

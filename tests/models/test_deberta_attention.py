@@ -67,9 +67,9 @@ def run_padded(model, embeddings, mask, weights):
     return finish(model, output, output[mask.bool()], weights[mask.bool()], embeddings)
 
 
-def run_packed(model, embeddings, mask, weights, waits=True):
-    """The same with rows packed; waits=False as on a GPU, whose lengths the host does not know."""
-    rows = find_rows(mask)
+def run_packed(model, embeddings, mask, weights, waits=True, knows_lengths=False):
+    """The same with rows packed; waits=False as on a GPU, whose lengths the host knows only if it is told."""
+    rows = find_rows(mask, lengths=tuple(mask.sum(1).tolist()) if knows_lengths else None)
     embeddings = embeddings.clone().requires_grad_()
     model.encoder.packed_rows = rows if waits else dataclasses.replace(rows, lengths=None)
     output = model(inputs_embeds=rows.pack(embeddings)[None], position_ids=rows.positions[None]).last_hidden_state
@@ -79,7 +79,9 @@ def run_packed(model, embeddings, mask, weights, waits=True):
 
 def finish(model, output, real, weights, embeddings):
     is_fast = type(model.encoder).__name__ == "FastEncoder"
-    assert count_nodes(output, "_AttentionBackward") == (model.config.num_hidden_layers if is_fast else 0)
+    # The second on a GPU.
+    num_nodes = count_nodes(output, "_AttentionBackward") + count_nodes(output, "_FusedAttentionBackward")
+    assert num_nodes == (model.config.num_hidden_layers if is_fast else 0)
     model.zero_grad()
     (real * weights).sum().backward()
     grads = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}

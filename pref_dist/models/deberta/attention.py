@@ -30,7 +30,7 @@ def attend(
     -(longest - 1); None: no such term. query_of_distance: the same from the smallest distance up. Everything is scaled
     already: query and query_of_distance by 1 / sqrt(D * number of terms). dropout: probability.
     """
-    tensors = _cast_to_matmul([query, key, value, key_of_distance, query_of_distance])
+    tensors = cast_to_matmul([query, key, value, key_of_distance, query_of_distance])
     if rows.packed is not None:
         packed = rows.packed
         tensors[:3] = [None if tensor is None else packed.unpack(tensor.squeeze(0)) for tensor in tensors[:3]]
@@ -40,12 +40,13 @@ def attend(
     return context if rows.packed is None else rows.packed.pack(context).unsqueeze(0)
 
 
-def _cast_to_matmul(tensors: list[Tensor | None]) -> list[Tensor | None]:
+def cast_to_matmul(tensors: Sequence[Any]) -> list[Any]:
     """Under autocast, return them as a matrix product would take them; a function of its own is not cast by torch."""
-    assert tensors[0] is not None
+    if not tensors:
+        return []
     device_type = tensors[0].device.type
     if not torch.is_autocast_enabled(device_type) or tensors[0].dtype == torch.float64:
-        return tensors
+        return list(tensors)
     dtype = torch.get_autocast_dtype(device_type)
     return [None if tensor is None else tensor.to(dtype) for tensor in tensors]
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pref_dist.models.deberta.gpu import FusedRows, Group, divide_rows, round_up
 from pref_dist.models.packed_rows import PackedRows
 
 # Which rows of (R, T, ...), and which tokens in them, attend to each other.
@@ -18,11 +19,38 @@ class AttentionRows:
 
     pieces: computed one after another, each without a mask inside if there is none. mask: bool, True where a token may
     be looked at, broadcast to (R, 1, T, T). packed: to be unpacked first; then the mask is that of the unpacked rows.
+    fused: for `gpu.py`, which needs nothing else; None: not to be computed there.
     """
 
     pieces: list[Piece]
     mask: Tensor | None = None
     packed: PackedRows | None = None
+    fused: FusedRows | None = None
+
+
+def find_fused(attention_mask: Tensor, packed: PackedRows | None) -> AttentionRows:
+    """Return the rows of a mask (R, T), 1 for each real token, or of a packed sequence, for `gpu.py`."""
+    device = attention_mask.device
+    if packed is None:
+        num_rows, longest = attention_mask.shape
+        numbers = torch.arange(num_rows * longest, dtype=torch.int32, device=device).view(num_rows, longest)
+        at = torch.where(attention_mask.bool(), numbers, -1)
+        at = torch.nn.functional.pad(at, (0, round_up(longest) - longest), value=-1)
+        return AttentionRows([], fused=FusedRows([Group(at)], is_whole=False))
+    sizes = [(packed.num_rows, round_up(packed.longest))]
+    lengths_R, firsts_R = packed.ends.diff(), packed.ends[:-1]
+    if packed.known_lengths is not None:
+        sizes = divide_rows(sorted(packed.known_lengths, reverse=True))
+        # Found on the device again: to send the order there would be to wait for it.
+        order = lengths_R.argsort(descending=True)
+        lengths_R, firsts_R = lengths_R[order], firsts_R[order]
+    groups, first = [], 0
+    for num_rows, num_tokens in sizes:
+        mine = slice(first, first + num_rows)
+        places = torch.arange(num_tokens, dtype=torch.int32, device=device)
+        groups.append(Group(torch.where(places < lengths_R[mine, None], firsts_R[mine, None] + places, -1)))
+        first += num_rows
+    return AttentionRows([], fused=FusedRows(groups, is_whole=True))
 
 
 def find_packed(packed: PackedRows) -> AttentionRows:
