@@ -3,11 +3,13 @@
 # killed, the same command goes on.
 #
 #   bash launch/submission.sh TRAIN TEST OUT_DIR [RUN.yaml] [--folds N] [--set SECTION.KEY=VALUE ...]
-#   bash launch/submission.sh train.csv test.csv runs/mine configs/deberta_v3_base.yaml --folds 3
+#   bash launch/submission.sh train.csv test.csv runs/mine configs/deberta_v3_base.yaml --folds 5
 #
 # TERM, USR1, HUP and Ctrl-C save the training at its next step and end with 75; the same command goes on.
 # RUN.yaml: configs/minilm_demo.yaml where none is named. --folds N: N models, each on all rows but a part of its own,
-# blended with a temperature that is fitted on these parts. Leaves OUT_DIR/submission.csv. Exit codes: as node.sh.
+# blended with a temperature that is fitted on these parts; 3 where it is left out. --folds 1: one run, its best step
+# chosen on a tenth of the rows or on data.valid. An OUT_DIR with a single run goes on as that where --folds is left out.
+# Leaves OUT_DIR/submission.csv. Exit codes: as node.sh.
 set -euo pipefail
 usage="bash launch/submission.sh TRAIN TEST OUT_DIR [RUN.yaml] [--folds N] [--set SECTION.KEY=VALUE ...]"
 here=$(dirname "${BASH_SOURCE[0]}")
@@ -52,9 +54,16 @@ carry_out() {
   return "$code"
 }
 
+# Where --folds is left out, what an earlier command began goes on.
+if [ -z "$num_folds" ] && [ -f "$out/config.yaml" ]; then
+  num_folds=1
+  say "$out holds a single run, which goes on. Three folds, blended, are the default: name another OUT_DIR for them."
+fi
+num_folds=${num_folds:-3}
+
 training=(train "$recipe" --set run.dir="$out" --set data.train="$train" --set data.test="$test")
 [ ${#settings[@]} = 0 ] || training+=("${settings[@]}")
-if [ -z "$num_folds" ]; then
+if [ "$num_folds" = 1 ]; then
   carry_out bash "$here/node.sh" ddp auto "${training[@]}"
   carry_out bash "$here/node.sh" ddp auto predict "$out" --data "$test" --out "$out/submission.csv"
 else

@@ -159,7 +159,9 @@ class DataSection(Section):
         if (self.train is None) == (self.sources is None):
             raise ValueError("one of train and sources is needed, and not both (set the other to null)")
         if self.num_folds is not None and self.valid is not None:
-            raise ValueError("num_folds cuts train, so valid must be null")
+            raise ValueError(
+                "num_folds cuts train, so valid must be null (or num_folds; launch/submission.sh: --folds 1)"
+            )
         if self.fold >= (self.num_folds or 1):
             raise ValueError(f"fold={self.fold} needs num_folds of at least {self.fold + 1}, not {self.num_folds}")
         Policies(self.bad_rows, self.checks)

@@ -11,6 +11,7 @@ from filelock import FileLock
 from pref_dist.config.load import with_values
 from pref_dist.config.schema import RunConfig
 from pref_dist.errors import ConfigError
+from pref_dist.files import read_json
 from pref_dist.run_dir import RunDir
 from pref_dist.runtime.agreement import on_main
 from pref_dist.runtime.checkpoint import list_steps
@@ -31,6 +32,7 @@ from pref_dist.train.out_of_fold import (
 )
 from pref_dist.train.resume import read_saved_config, remove_run
 from pref_dist.train.run import TrainResult, prepare_for_debugging, train_among
+from pref_dist.train.start import has_started
 
 
 @dataclass(frozen=True)
@@ -117,10 +119,26 @@ def begin(root: RunDir, plan: FoldPlan, folds: Sequence[int], options: TrainOpti
     if are_all:
         remove_left_over(root.stop_file, root.lock)
     with FileLock(root.lock):
+        if not options.is_anew and not options.accept_changes:
+            check_number(root, plan.num_folds)
         are_finished = all(root.fold(fold).read_state().get("state") == "finished" for fold in folds)
         if options.fresh or options.accept_changes or not are_finished:
             remove_joined(root)
         write_folds_state(root, plan.num_folds, is_joined=root.oof_logits.is_file())
+
+
+def check_number(root: RunDir, num_folds: int) -> None:
+    """Raise ConfigError, before folds.json is written, if some of another number of folds were begun here."""
+    before = read_json(root.folds) if root.folds.is_file() else {"num_folds": num_folds}
+    if before["num_folds"] == num_folds:
+        return
+    begun = [fold for fold in range(before["num_folds"]) if has_started(root.fold(fold))]
+    if begun:
+        raise ConfigError(
+            f"{root.root} holds {before['num_folds']} folds, {len(begun)} of them begun, and data.num_folds is "
+            f"{num_folds}. Set data.num_folds={before['num_folds']} (launch/submission.sh: --folds "
+            f"{before['num_folds']}), choose another run.dir, or start anew with --fresh."
+        )
 
 
 def train_each(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 LAUNCHERS = "tests/launch/test_launchers.py"
 BENCH = "tests/bench/test_bench_verbs.py"
+SUBMISSION = "tests/launch/test_submission.py"
 SLURM = "tests/slurm/test_cluster.py"
 
 
@@ -62,9 +63,14 @@ ELSEWHERE = (
         "all classes take ten minutes",
     ),
     Elsewhere(
-        r"bash launch/submission\.sh",
-        "tests/launch/test_submission.py::test_one_command_goes_from_two_files_to_a_submission",
+        r"bash launch/submission\.sh .* --folds 1$",
+        f"{SUBMISSION}::test_one_command_goes_from_two_files_to_a_submission",
         "the same call",
+    ),
+    Elsewhere(
+        r"bash launch/submission\.sh",
+        f"{SUBMISSION}::test_a_signal_saves_the_training_and_the_same_command_finishes_and_blends_three_folds",
+        "the same call, with a small model",
     ),
     Elsewhere(
         r"bash launch/node\.sh (zero2|zero3|fsdp2) 8 train \S+$",

@@ -201,8 +201,11 @@ def test_pairs_on_both_sides_are_refused_before_any_training(write_run, sample_d
 
 
 def test_what_cannot_be_asked_is_refused_with_the_remedy(finished, write_run):
-    run_yaml, _ = finished
+    run_yaml, run_dir = finished
     single_yaml, _ = write_run("single", train={"max_steps": 1})
+    before = (run_dir / "folds.json").read_bytes()
+    assert "holds 3 folds, 3 of them begun" in refuse("train", run_yaml, "--folds", "--set", "data.num_folds=2")
+    assert (run_dir / "folds.json").read_bytes() == before, "or a blend would take two of three models"
     assert "--set data.num_folds=5" in refuse("train", single_yaml, "--folds")
     assert "folds 0 to 2" in refuse("train", run_yaml, "--fold", 3)
     assert "--fold 0" in refuse("train", run_yaml, "--folds", "--debug")
