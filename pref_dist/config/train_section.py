@@ -35,7 +35,7 @@ class TrainSection(Section):
     token_budget: PositiveInt | Literal["auto"] = Field(
         "auto",
         description="Most tokens of one micro-batch, padding included; auto: what suits the device of the first start "
-        "(CPU 2,048, GPU 8,192 or, with 60 GB, 16,384), but at least the longest row that data.max_tokens allows.",
+        "(CPU 2,048, GPU 8,192 or, with 60 GB, 32,768), but at least the longest row that data.max_tokens allows.",
     )
     micro_batch_multiple: PositiveInt | Literal["auto"] = Field(
         "auto",

@@ -59,7 +59,7 @@ def attend_packed(
 def has_kernel(device: torch.device, dtype: torch.dtype, size_of_head: int) -> bool:
     """Return whether torch's flash kernel for rows of any lengths is there and takes such tensors.
 
-    It wants 16 bits, a GPU from Ampere on, and heads of up to 256 in steps of 8; before torch 2.12 it has no window.
+    It wants 16 bits, a GPU from Ampere on, and heads of up to 256 in steps of 8; before torch 2.11 it has no window.
     """
     try:
         from torch.nn.attention.varlen import varlen_attn

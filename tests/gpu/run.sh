@@ -5,8 +5,8 @@
 #
 # STEPS (default 8), ROWS (a step, 64), REPEATS (3), CAPS ("512 1024"), SHAPE (deberta-v3-large), PEERS (seed,best; of 64
 # rows of a large model they may run out of memory) and DATA (a labelled CSV file; else synthetic rows) change what is
-# measured. With PREF_DIST_PYTHON nothing is installed: that
-# interpreter has everything, as in a container. Writes OUT_DIR/tests.log, OUT_DIR/bench_CAP.json and OUT_DIR/table.md.
+# measured. With PREF_DIST_PYTHON nothing is installed: that interpreter has everything, as in a container.
+# Writes OUT_DIR/tests.log, OUT_DIR/bench_CAP.json and OUT_DIR/table.md.
 # Exit codes: 0 all passed and measured, 2 there is no GPU, else that of what failed first.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."

@@ -22,6 +22,7 @@ from pref_dist.train.resume import settle_config
 from pref_dist.train.step import take_step as train_step
 
 SIZE = 256
+PROTOTYPE = "ignore:Synchronization debug mode is a prototype"  # torch warns of what finds the waits
 
 
 class Classifier(nn.Module):
@@ -45,6 +46,7 @@ def take_step(engine: ReplicatedEngine, values: torch.Tensor, factor: float = 1.
     return engine.step(1.0)
 
 
+@pytest.mark.filterwarnings(PROTOTYPE)
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_step_never_waits_for_the_device(gpu, precision):
     engine, values = build(gpu, precision), torch.ones(8, SIZE, device=gpu)
@@ -60,6 +62,7 @@ def test_a_step_never_waits_for_the_device(gpu, precision):
     assert numbers.tolist()[1:] == [1.0, 0.5]
 
 
+@pytest.mark.filterwarnings(PROTOTYPE)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_a_whole_step_of_a_run_never_waits_either(gpu, write_run, precision, dropout):

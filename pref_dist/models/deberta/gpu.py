@@ -183,7 +183,7 @@ def _attend(
     used, is_kept = probabilities, None
     if dropout > 0:
         used, is_kept = torch.native_dropout(probabilities, dropout, True)
-    give_back(used @ rows_value, at, None, context)
+    give_back([used @ rows_value], at, (None, None), [context], BLOCK)
     return probabilities, is_kept
 
 
@@ -215,9 +215,7 @@ def _find_grads(
         blocks_grad = _by_term(flat_grad.bmm(windows.flatten(0, 2)).view_as(blocks), terms)
         windows_grad = flat_grad.transpose(1, 2).bmm(blocks.flatten(3, 4).flatten(0, 2)).view_as(windows)
         table_grad = terms.sum_by_slot(fold_distances(windows_grad))
-    of_rows = (query_grad, key_grad, value_grad)
-    for of_row, of_blocks, of_tokens in zip(of_rows, (*blocks_grad, None), grads, strict=True):
-        give_back(of_row, at, of_blocks, of_tokens)
+    give_back((query_grad, key_grad, value_grad), at, blocks_grad, grads, BLOCK)
     return table_grad
 
 

@@ -14,30 +14,39 @@ from torch import Tensor
 def take_in(parts: Sequence[Tensor], at: Tensor, owners: Sequence[int], block: int) -> tuple[Tensor, Tensor]:
     """Return (parts, R, H, T, D) of up to three parts (N, H, D), and of those in `owners` (owners, blocks, H, R, B, D).
 
-    at: (R, T) int32, which token stands there; negative: none, and zero is written.
+    at: (R, T) int32, which token stands there; negative: none, and zero is written. owners: of the first two parts.
     """
     num_rows, num_tokens = at.shape
     _, num_heads, size = parts[0].shape
     rows = parts[0].new_empty((len(parts), num_rows, num_heads, num_tokens, size))
     blocks = parts[0].new_empty((len(owners), num_tokens // block, num_heads, num_rows, block, size))
-    for number, part in enumerate(parts):
-        place = owners.index(number) if number in owners else -1
-        to_blocks = blocks[place] if place >= 0 else rows
-        _take_in[(num_rows * num_tokens,)](
-            part, at, rows[number], to_blocks, num_rows, num_tokens, num_heads,
-            place >= 0, block, size, triton.next_power_of_2(num_heads * size),
-        )  # fmt: skip
+    to_blocks = [blocks[owners.index(number)] if number in owners else None for number in (0, 1)]
+    _take_in[(num_rows * num_tokens,)](
+        *fill(parts, at), at, *fill(rows.unbind(), at), *(at if to is None else to for to in to_blocks),
+        num_rows, num_tokens, num_heads, len(parts), 0 in owners, 1 in owners,
+        block, size, triton.next_power_of_2(num_heads * size),
+    )  # fmt: skip
     return rows, blocks
 
 
-def give_back(rows: Tensor, at: Tensor, blocks: Tensor | None, tokens: Tensor) -> None:
-    """Write (R, H, T, D) to where they belong in tokens (N, H, D), the blocks (blocks, H, R, B, D) added."""
-    num_rows, num_heads, num_places, size = rows.shape
-    block = 1 if blocks is None else blocks.shape[3]
-    _give_back[(num_rows * num_places,)](
-        rows, rows if blocks is None else blocks, at, tokens, num_rows, num_places, num_heads,
-        blocks is not None, block, size, triton.next_power_of_2(num_heads * size),
+def give_back(
+    rows: Sequence[Tensor], at: Tensor, blocks: Sequence[Tensor | None], tokens: Sequence[Tensor], block: int
+) -> None:
+    """Write up to three (R, H, T, D) to where they belong in tokens (N, H, D) each.
+
+    blocks: what is added, (blocks, H, R, B, D), to the first and to the second; None: nothing.
+    """
+    num_rows, num_heads, num_tokens, size = rows[0].shape
+    _give_back[(num_rows * num_tokens,)](
+        *fill(rows, at), *(at if part is None else part for part in blocks), at, *fill(tokens, at),
+        num_rows, num_tokens, num_heads, len(rows), *(part is not None for part in blocks),
+        block, size, triton.next_power_of_2(num_heads * size),
     )  # fmt: skip
+
+
+def fill(parts: Sequence[Tensor], unused: Tensor) -> list[Tensor]:
+    """Return three tensors: a kernel has so many arguments, and leaves alone those that it is not to use."""
+    return [*parts, *[unused] * (3 - len(parts))]
 
 
 def spread_distances(table: Tensor, slots: Tensor, block: int) -> Tensor:
@@ -86,37 +95,58 @@ def _in_block(row, token, num_rows, num_heads, block: tl.constexpr, size: tl.con
 
 @triton.jit(do_not_specialize=["num_rows"])
 def _take_in(
-    part, at, rows, blocks, num_rows, num_tokens, num_heads,
-    has_blocks: tl.constexpr, block: tl.constexpr, size: tl.constexpr, width: tl.constexpr,
+    first, second, third, at, to_first, to_second, to_third, first_blocks, second_blocks,
+    num_rows, num_tokens, num_heads, num_parts: tl.constexpr, has_first: tl.constexpr, has_second: tl.constexpr,
+    block: tl.constexpr, size: tl.constexpr, width: tl.constexpr,
 ):  # fmt: skip
     place = tl.program_id(0)
     row, token = place // num_tokens, place % num_tokens
     number = tl.load(at + place)
     lane = tl.arange(0, width)
     inside = lane < num_heads * size
-    start = number.to(tl.int64) * num_heads * size
-    values = tl.load(part + start + lane, mask=inside & (number >= 0), other=0.0)
-    tl.store(rows + _in_row(row, token, num_tokens, num_heads, size, width), values, mask=inside)
-    if has_blocks:
-        tl.store(blocks + _in_block(row, token, num_rows, num_heads, block, size, width), values, mask=inside)
+    there = number.to(tl.int64) * num_heads * size + lane
+    in_row = _in_row(row, token, num_tokens, num_heads, size, width)
+    in_block = _in_block(row, token, num_rows, num_heads, block, size, width)
+    values = tl.load(first + there, mask=inside & (number >= 0), other=0.0)
+    tl.store(to_first + in_row, values, mask=inside)
+    if has_first:
+        tl.store(first_blocks + in_block, values, mask=inside)
+    if num_parts > 1:
+        values = tl.load(second + there, mask=inside & (number >= 0), other=0.0)
+        tl.store(to_second + in_row, values, mask=inside)
+        if has_second:
+            tl.store(second_blocks + in_block, values, mask=inside)
+    if num_parts > 2:
+        values = tl.load(third + there, mask=inside & (number >= 0), other=0.0)
+        tl.store(to_third + in_row, values, mask=inside)
 
 
 @triton.jit(do_not_specialize=["num_rows"])
 def _give_back(
-    rows, blocks, at, tokens, num_rows, num_tokens, num_heads,
-    has_blocks: tl.constexpr, block: tl.constexpr, size: tl.constexpr, width: tl.constexpr,
+    first, second, third, first_blocks, second_blocks, at, to_first, to_second, to_third,
+    num_rows, num_tokens, num_heads, num_parts: tl.constexpr, has_first: tl.constexpr, has_second: tl.constexpr,
+    block: tl.constexpr, size: tl.constexpr, width: tl.constexpr,
 ):  # fmt: skip
     place = tl.program_id(0)
     row, token = place // num_tokens, place % num_tokens
     number = tl.load(at + place)
     lane = tl.arange(0, width)
     inside = (lane < num_heads * size) & (number >= 0)
-    values = tl.load(rows + _in_row(row, token, num_tokens, num_heads, size, width), mask=inside, other=0.0)
-    if has_blocks:
-        there = _in_block(row, token, num_rows, num_heads, block, size, width)
-        values = values.to(tl.float32) + tl.load(blocks + there, mask=inside, other=0.0).to(tl.float32)
-    start = number.to(tl.int64) * num_heads * size
-    tl.store(tokens + start + lane, values.to(tokens.dtype.element_ty), mask=inside)
+    there = number.to(tl.int64) * num_heads * size + lane
+    in_row = _in_row(row, token, num_tokens, num_heads, size, width)
+    in_block = _in_block(row, token, num_rows, num_heads, block, size, width)
+    values = tl.load(first + in_row, mask=inside, other=0.0).to(tl.float32)
+    if has_first:
+        values += tl.load(first_blocks + in_block, mask=inside, other=0.0).to(tl.float32)
+    tl.store(to_first + there, values.to(to_first.dtype.element_ty), mask=inside)
+    if num_parts > 1:
+        values = tl.load(second + in_row, mask=inside, other=0.0).to(tl.float32)
+        if has_second:
+            values += tl.load(second_blocks + in_block, mask=inside, other=0.0).to(tl.float32)
+        tl.store(to_second + there, values.to(to_second.dtype.element_ty), mask=inside)
+    if num_parts > 2:
+        values = tl.load(third + in_row, mask=inside, other=0.0)
+        tl.store(to_third + there, values, mask=inside)
 
 
 @triton.jit

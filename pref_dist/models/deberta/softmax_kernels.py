@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 QUERIES_A_PROGRAM = 16  # of one block; what a key has for them stands side by side, 32 bytes in 16 bits
-SCORES_A_PROGRAM = 32768  # what fits into the registers of a multiprocessor
+BYTES_A_PROGRAM = 65536  # of scores: the shared memory that every GPU has, and what fits into registers
 UNSEEN = tl.constexpr(-1e30)  # not minus infinity: a row without any real token must not become NaN
 
 
@@ -54,7 +54,7 @@ def _launch(
     product = of_query if of_query is not None else of_key
     block = QUERIES_A_PROGRAM if product is None else product.shape[3]
     width = triton.next_power_of_2(num_tokens)
-    queries = max(1, min(QUERIES_A_PROGRAM, SCORES_A_PROGRAM // width))
+    queries = max(1, min(QUERIES_A_PROGRAM, BYTES_A_PROGRAM // scores.element_size() // width))
     kernel[(num_rows * num_heads * (num_tokens // queries),)](
         *(scores if tensor is None else tensor for tensor in tensors),
         num_rows, num_heads, num_tokens, scale, of_query is not None, of_key is not None, block, queries, width,
