@@ -54,10 +54,14 @@ carry_out() {
   return "$code"
 }
 
-# Where --folds is left out, what an earlier command began goes on.
+# Where --folds is left out, what an earlier command began goes on, and what the recipe or --set says counts.
 if [ -z "$num_folds" ] && [ -f "$out/config.yaml" ]; then
   num_folds=1
   say "$out holds a single run, which goes on. Three folds, blended, are the default: name another OUT_DIR for them."
+elif [ -z "$num_folds" ] && [ -f "$out/folds.json" ]; then
+  num_folds=$(tr -d ' \n' <"$out/folds.json" | sed -n 's/.*"num_folds":\([0-9]*\).*/\1/p')
+elif [ -z "$num_folds" ] && { grep -qsE '^[^#]*num_folds' -- "$recipe" || [[ " ${settings[*]-} " == *data.num_folds=* ]]; }; then
+  misuse "how many folds is said by --folds N, not by data.num_folds in RUN.yaml or --set (--folds 1: one run)"
 fi
 num_folds=${num_folds:-3}
 

@@ -49,12 +49,17 @@ class Batch:
     def through(self, move: Callable[[Tensor], Tensor]) -> "Batch":
         """Return the batch with each of its tensors as `move` returns it."""
         return Batch(
-            {name: move(value) if isinstance(value, Tensor) else value for name, value in self.inputs.items()},
+            move_inputs(self.inputs, move),
             move(self.target),
             move(self.weight),
             self.line_rows,
             None if self.teacher is None else move(self.teacher),
         )
+
+
+def move_inputs(inputs: dict[str, Any], move: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """Return a batch's inputs with each tensor as `move` returns it."""
+    return {name: move(value) if isinstance(value, Tensor) else value for name, value in inputs.items()}
 
 
 def build_batch(

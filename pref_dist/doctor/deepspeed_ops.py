@@ -24,9 +24,6 @@ from pref_dist.doctor.disk_probe import find_existing
 from pref_dist.doctor.finding import NOT_HERE, Finding, Question, State
 from pref_dist.runtime.topology import Topology
 
-# The operators that the back-ends need on each kind of device; offloaded optimisers compute on the CPU.
-EVERY_RUN_ON_CPU = "deepspeed_shm_comm"
-OFFLOAD = "cpu_adam"
 NINJA_SECONDS = 5.0
 BUILD_SECONDS = "one to two minutes, in which all ranks wait"
 
@@ -37,9 +34,11 @@ def check_op_cache(question: Question) -> Iterator[Finding]:
         yield Finding("DeepSpeed ops", "ok", f"{NOT_HERE}: DeepSpeed is not installed")
         return
     set_as_zero_would()
+    from pref_dist.runtime.op_locks import find_op_root
+
     root = find_op_root()
     yield judge_root(root, question)
-    for name in list_needed_ops(question.asked_backend):
+    for name in list_ops_of(question.asked_backend):
         yield judge_op(root / name, name, question.asked_backend)
 
 
@@ -71,26 +70,11 @@ def set_as_zero_would() -> None:
     set_environment(topology, choose_device(topology))
 
 
-def find_op_root() -> Path:
-    """Return the folder in which torch keeps what it compiles, as torch.utils.cpp_extension finds it."""
-    import torch
-    from torch.utils.cpp_extension import get_default_build_root
-
-    named = os.environ.get("TORCH_EXTENSIONS_DIR")
-    if named is not None:
-        return Path(named)
-    version = torch.version.hip or torch.version.cuda
-    device = f"{'rocm' if torch.version.hip else 'cu'}{version.replace('.', '')}" if version else "cpu"
-    python = f"py{sys.version_info.major}{sys.version_info.minor}{getattr(sys, 'abiflags', '')}"
-    return Path(get_default_build_root()) / f"{python}_{device}"
-
-
-def list_needed_ops(backend: str) -> list[str]:
+def list_ops_of(backend: str) -> list[str]:
     """Return the operators that a back-end needs here; of `auto`, those that any might."""
-    import torch
+    from pref_dist.runtime.op_locks import list_needed_ops  # it imports torch
 
-    everywhere = [] if torch.cuda.is_available() else [EVERY_RUN_ON_CPU]
-    return [*everywhere, *([OFFLOAD] if backend == "auto" or backend.endswith("offload") else [])]
+    return list_needed_ops(is_offloaded=backend == "auto" or backend.endswith("offload"))
 
 
 def severity(backend: str) -> State:
@@ -105,7 +89,7 @@ def judge_root(root: Path, question: Question) -> Finding:
     missing = [name for name in ("c++", "ninja") if not find_program(name)]
     built = sorted(path.parent.name for path in root.glob("*/*.so")) if root.is_dir() else []
     seen = f"{root} ({named}) holds {', '.join(built) or 'none yet'}"
-    needed = set(list_needed_ops(question.asked_backend)) - set(built)
+    needed = set(list_ops_of(question.asked_backend)) - set(built)
     bad: State = "error" if question.asked_backend.startswith("zero") and needed else "warning"
     if not os.access(place, os.W_OK):
         remedy = "export TORCH_EXTENSIONS_DIR with a folder on a local disk that can be written."
@@ -150,6 +134,8 @@ def judge_op(folder: Path, name: str, backend: str) -> Finding:
 
 def judge_lock(label: str, lock: Path, backend: str) -> Finding:
     """Say whether an operator is being built, or would be waited for in vain: torch waits while the file is there."""
+    from pref_dist.runtime.op_locks import find_holder
+
     minutes = (time.time() - lock.stat().st_mtime) / 60
     builder = find_holder(lock)
     if builder is not None:
@@ -157,15 +143,6 @@ def judge_lock(label: str, lock: Path, backend: str) -> Finding:
         return Finding(label, "warning", seen, f"Wait, or end that process and rm {lock}.")
     seen = f"{lock} was left {minutes:.0f} minutes ago by a builder that no longer runs here: a start waits for ever"
     return Finding(label, severity(backend), seen, f"If no other machine builds it now: rm {lock}.")
-
-
-def find_holder(path: Path) -> int | None:
-    """Return a process of this machine that has a file open, as a builder has its lock."""
-    for entry in Path("/proc").glob("[0-9]*/fd/*"):
-        with suppress(OSError):
-            if os.path.samefile(entry, path):
-                return int(entry.parts[2])
-    return None
 
 
 def find_damage(library: Path) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pref_dist.config.schema import EvaluateSection, EvaluateSwap
-from pref_dist.data.batches import Batch, build_batch
+from pref_dist.data.batches import build_batch, move_inputs
 from pref_dist.data.layout import BatchLayout, TokenRows
 from pref_dist.data.plan import Lengths, MicroBatch, Rows, check_budget, plan_evaluation, share_out
 from pref_dist.errors import OutOfMemoryError, TrainingError
@@ -154,16 +154,17 @@ def answer_batches(
     While a batch runs, the next one is built by a thread; a result is read when the batch after it is under way.
     """
 
-    def build(micro_batch: MicroBatch) -> tuple[MicroBatch, Batch]:
-        batch = build_batch(task.table, micro_batch, task.layout)
-        return micro_batch, batch.through(lambda tensor: pin(tensor, parallel.device))
+    def build(micro_batch: MicroBatch) -> tuple[MicroBatch, dict[str, Any]]:
+        inputs = build_batch(task.table, micro_batch, task.layout).inputs
+        return micro_batch, move_inputs(inputs, lambda tensor: pin(tensor, parallel.device))
 
     late: tuple[MicroBatch, HostCopy] | None = None
     mine = share_out(tuple(batches), parallel.rank, parallel.world_size)
-    for place, (micro_batch, batch) in enumerate(build_ahead(build, mine)):
+    for place, (micro_batch, inputs) in enumerate(build_ahead(build, mine)):
         parallel.whereabouts.at("evaluation")
         parallel.note_batches(place, len(mine))
-        result = HostCopy(answer(forward, batch.to(parallel.device).inputs, task.token_budget))
+        moved = move_inputs(inputs, lambda tensor: tensor.to(parallel.device, non_blocking=True))
+        result = HostCopy(answer(forward, moved, task.token_budget))
         if late is not None:
             yield late[0], late[1].read()
         late = (micro_batch, result) if len(micro_batch.rows) else None

@@ -18,7 +18,7 @@ from pref_dist.models.packed_rows import PackedRows, find_rows
 
 # Where the tokens stand that the model is being called with, and how many each line has: of this thread, since several
 # may ask one model.
-TOKEN_PLACES: ContextVar[tuple[Tensor | None, tuple[int, ...] | None]] = ContextVar("places", default=(None, None))
+KNOWN_PLACES: ContextVar[tuple[Tensor | None, tuple[int, ...] | None]] = ContextVar("places", default=(None, None))
 
 # Whose layers hand what they do not know down to the attention.
 FAMILIES = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "modernbert"})
@@ -74,7 +74,7 @@ def drop_places(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 def hand_over_places(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Give `token_places` and `line_lengths` to the packed encoder, past the class around it."""
-    TOKEN_PLACES.set((kwargs.pop("token_places", None), kwargs.pop("line_lengths", None)))
+    KNOWN_PLACES.set((kwargs.pop("token_places", None), kwargs.pop("line_lengths", None)))
     return args, kwargs
 
 
@@ -88,8 +88,8 @@ def forward_packed(
     if input_ids is None or kwargs.get("output_attentions"):
         asked = "inputs_embeds" if input_ids is None else "output_attentions"
         raise ModelError(f"Packed rows have no {asked}. Load the model with model.attention=transformers.")
-    places, lengths = TOKEN_PLACES.get()
-    TOKEN_PLACES.set((None, None))
+    places, lengths = KNOWN_PLACES.get()
+    KNOWN_PLACES.set((None, None))
     rows = find_rows(torch.ones_like(input_ids) if attention_mask is None else attention_mask, places, lengths)
     output = run_packed(encoder, rows, input_ids, pack_given(kwargs, rows, input_ids))
     output.last_hidden_state = rows.unpack(output.last_hidden_state.squeeze(0))

@@ -18,7 +18,7 @@ class TokenBudgets(NamedTuple):
 # Measured, see EXPERIMENTS.md: larger ones leave a CPU's caches where rows are padded.
 OF_A_CPU = TokenBudgets(2048, 4096)
 # Large, because the host needs as long for a small micro-batch as for a large one: for DeBERTa-v3-large longer than an
-# H100 needs for 6,000 tokens. Training halves what does not fit into the memory. 8,192 was not measured.
+# H100 needs for 15,000 tokens. Training halves what does not fit into the memory. 8,192 was not measured.
 OF_A_GPU, OF_A_LARGE_GPU = TokenBudgets(8192, 16384), TokenBudgets(32768, 65536)
 LARGE_GPU_BYTES = 60e9
 

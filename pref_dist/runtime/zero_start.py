@@ -21,6 +21,7 @@ from pref_dist.config.train_section import Precision
 from pref_dist.errors import ParallelError
 from pref_dist.runtime import zero_state
 from pref_dist.runtime.heartbeat import limit_of_collectives
+from pref_dist.runtime.op_locks import list_needed_ops, wait_for_builders
 from pref_dist.runtime.zero_config import BACKENDS
 
 PRECISIONS: dict[torch.dtype | None, Precision] = {
@@ -40,6 +41,7 @@ def start_accelerator_for_zero(config: dict[str, Any], timeout_seconds: int) -> 
             "imported; take it out of your environment, it is set where it is needed."
         )
     _quieten()
+    wait_for_builders(list_needed_ops("offload_optimizer" in config["zero_optimization"]))
     # Accelerate takes a plugin only at its first start; folds train one engine after another in a process.
     AcceleratorState._reset_state(reset_partial_state=False)
     plugin = DeepSpeedPlugin(hf_ds_config=config, zero3_init_flag=False)

@@ -116,11 +116,12 @@ def begin(root: RunDir, plan: FoldPlan, folds: Sequence[int], options: TrainOpti
     if is_trial(options):
         return
     root.root.mkdir(parents=True, exist_ok=True)
-    if are_all:
-        remove_left_over(root.stop_file, root.lock)
     with FileLock(root.lock):
         if not options.is_anew and not options.accept_changes:
             check_number(root, plan.num_folds)
+    if are_all:
+        remove_left_over(root.stop_file, root.lock)
+    with FileLock(root.lock):
         are_finished = all(root.fold(fold).read_state().get("state") == "finished" for fold in folds)
         if options.fresh or options.accept_changes or not are_finished:
             remove_joined(root)

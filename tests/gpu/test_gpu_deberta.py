@@ -50,11 +50,13 @@ def test_groups_of_like_lengths_change_nothing(gpu, monkeypatch):
     rows = on(gpu, *draw_rows(300, torch.float32))
     expected = run_padded(model, *rows)
     monkeypatch.setattr(gpu_attention, "SCORES_OF_A_GROUP", 1)
+    assert len(gpu_attention.divide_rows(sorted(rows[1].sum(1).tolist(), reverse=True))) > 1
     check_close(run_packed(build_fast(model), *rows, knows_lengths=True), expected, FP32_BOUND, smallest=0.1)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", ["v3", "c2p alone"])
-def test_sixteen_bits_are_as_near_to_float64_as_those_of_transformers(gpu, kind):
+def test_sixteen_bits_are_as_near_to_float64_as_those_of_transformers(gpu, kind, dtype):
     exact = build_model(torch.float64, **KINDS[kind])
     rows = draw_rows(300)
     expected = {name: value.to(gpu) for name, value in run_padded(exact, *rows).items()}
@@ -62,10 +64,17 @@ def test_sixteen_bits_are_as_near_to_float64_as_those_of_transformers(gpu, kind)
     for name in ("transformers", "fused"):
         model = build_model(torch.float32, **KINDS[kind]).to(gpu)
         model = build_fast(model) if name == "fused" else model
-        with torch.autocast("cuda", torch.bfloat16):
+        with torch.autocast("cuda", dtype):
             gaps[name] = largest_share(run_padded(model, *on(gpu, *(row.to(torch.float32) for row in rows))), expected)
-    print(f"\nbf16 against float64, {kind}: {gaps}")
+    print(f"\n{dtype} against float64, {kind}: {gaps}")
     assert gaps["fused"] < max(BF16_BOUND, 1.5 * gaps["transformers"])
+
+
+def test_scores_that_fp16_holds_only_when_they_are_scaled_stay_finite(gpu):
+    rows = find_fused(torch.ones(1, 64, device=gpu), None).fused
+    large = torch.full((64, 1, 64), 33.0, dtype=torch.float16, device=gpu)  # products of 69,696, above fp16's 65,504
+    context = attend_fused(large, large, large, None, rows.find_terms(None, False, False), rows, 0.07, dropout=0.0)
+    assert torch.equal(context, large)
 
 
 def test_dropout_keeps_the_mean_and_is_drawn_by_torch(gpu):

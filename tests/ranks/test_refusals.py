@@ -1,8 +1,10 @@
 """Promise 3: a launch, a back-end or a precision that would not be what it says ends loudly."""
 
+import os
 import socket
 import subprocess
 import sys
+import time
 
 import pandas as pd
 import pytest
@@ -40,6 +42,19 @@ def test_srun_tasks_that_would_each_train_alone_refuse(write_run):
     result = train_alone(write_run()[0], SLURM_STEP_NUM_TASKS="2")
     assert result.returncode == 4
     assert "each would train alone" in result.stderr
+
+
+def test_a_lock_that_a_killed_build_of_an_operator_left_is_refused_and_not_waited_for(write_run, tmp_path):
+    lock = tmp_path / "ops" / "deepspeed_shm_comm" / "lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    os.utime(lock, (time.time() - 1200, time.time() - 1200))
+    run_yaml, run_dir = write_run(parallel={"backend": "zero2", "world_size": 1})
+    env = launch_env("zero2") | {"TORCH_EXTENSIONS_DIR": str(tmp_path / "ops")}
+    (result,) = run_ranks("pref_dist", 1, ["train", str(run_yaml)], env)
+    assert result.exit_code == 4, result.stderr
+    assert f"{lock} was left 20 minutes ago" in result.stderr
+    assert not (run_dir / "checkpoints").exists()
 
 
 @pytest.mark.parametrize("asked", [[], ["--set", "parallel.world_size=2"]], ids=["auto", "asked for 2"])

@@ -7,7 +7,9 @@ start at addresses that tensor cores like.
 Suffixes: N tokens of all rows, R rows, T tokens of a padded row, H heads, D size of a head, S embeddings of distances.
 """
 
+import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -27,8 +29,27 @@ SCORES_OF_A_GROUP = 2**22
 
 @cache
 def has_kernels(device: torch.device, dtype: torch.dtype) -> bool:
-    """Return whether `attend_fused` works there, for weights of this type."""
-    return device.type == "cuda" and dtype != torch.float64 and find_spec("triton") is not None
+    """Return whether `attend_fused` works there, for weights of this type; says so once where only that is missing.
+
+    It needs Triton, a GPU from compute capability 7.0 on, and what Triton needs: a C compiler, a folder for its cache.
+    """
+    if device.type != "cuda" or dtype == torch.float64 or find_spec("triton") is None:
+        return False
+    if torch.cuda.get_device_capability(device) < (7, 0):
+        return False
+    try:
+        tokens = torch.zeros((1, 2, 16), device=device)
+        rows = FusedRows([Group(torch.zeros((1, BLOCK), dtype=torch.int32, device=device))], is_whole=True)
+        attend_fused(tokens, tokens, tokens, None, rows.find_terms(None, False, False), rows, 1.0, 0.0)
+    except Exception as error:  # of a compiler, a linker, a file system, a driver
+        warnings.warn(
+            f"Triton does not work here ({type(error).__name__}: {error}), so that DeBERTa's attention goes through "
+            "torch's operations, at half the speed or less. Triton wants a C compiler (gcc, or CC=...) and a folder "
+            "that it can write (TRITON_CACHE_DIR).",
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def round_up(num_tokens: int) -> int:
@@ -125,7 +146,7 @@ def attend_fused(
     have; None: no such term. Tokens that stand in no row get zero. dropout: probability.
     """
     apply: Any = _FusedAttention.apply  # torch has no types for it
-    context: Tensor = apply(query, key, value, table, terms, rows, scale, dropout)
+    context: Tensor = apply(query, key, value, table, terms, rows, scale, dropout, torch.is_grad_enabled())
     return context
 
 
@@ -135,13 +156,15 @@ class _FusedAttention(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, table: Tensor | None, terms: Sequence[Terms],
-        rows: FusedRows, scale: float, dropout: float,
+        rows: FusedRows, scale: float, dropout: float, has_backward: bool,
     ) -> Tensor:  # fmt: skip
         context = _new_tokens(query, rows)
         kept: list[Tensor | None] = []
-        with torch.autocast(query.device.type, enabled=False):
+        with torch.autocast(query.device.type, enabled=False), _on(query.device):
             for group, of_group in zip(rows.groups, terms, strict=True):
-                kept += _attend(query, key, value, table, of_group, group.at, scale, dropout, context)
+                found = _attend(query, key, value, table, of_group, group.at, scale, dropout, context)
+                kept += found if has_backward else ()
+                del found  # or they would live while the next group makes its own
         ctx.save_for_backward(query, key, value, table, *kept)
         ctx.terms, ctx.rows, ctx.scale, ctx.dropout = terms, rows, scale, dropout
         return context
@@ -153,14 +176,26 @@ class _FusedAttention(torch.autograd.Function):
         tokens, table, kept = saved[:3], saved[3], saved[4:]
         grads = [_new_tokens(part, ctx.rows) for part in tokens]
         table_grad = None
-        with torch.autocast(context_grad.device.type, enabled=False):
+        with torch.autocast(context_grad.device.type, enabled=False), _on(context_grad.device):
             for number, (group, terms) in enumerate(zip(ctx.rows.groups, ctx.terms, strict=True)):
                 part = _find_grads(
                     tokens, table, terms, group.at, ctx.scale, ctx.dropout, kept[2 * number : 2 * number + 2],
                     context_grad.contiguous(), grads,
                 )  # fmt: skip
                 table_grad = part if table_grad is None or part is None else table_grad + part
-        return (*grads, table_grad, None, None, None, None)
+        return (*grads, table_grad, None, None, None, None, None)
+
+
+def _on(device: torch.device) -> AbstractContextManager[Any]:
+    """Triton starts kernels on the current GPU, wherever its arguments lie."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def _scaled(one: Tensor, other: Tensor, scale: float) -> Tensor:
+    """Return scale * one other, of (..., I, J) and (..., J, K); scaled before it is rounded to what 16 bits hold."""
+    unread = one.new_empty(())
+    product = torch.baddbmm(unread, one.flatten(0, -3), other.flatten(0, -3), beta=0, alpha=scale)
+    return product.view(*one.shape[:-1], other.shape[-1])
 
 
 def _new_tokens(like: Tensor, rows: FusedRows) -> Tensor:
@@ -177,9 +212,9 @@ def _attend(
     from pref_dist.models.deberta.softmax_kernels import find_probabilities
 
     (rows_query, rows_key, rows_value), blocks = take_in((query, key, value), at, terms.owners, BLOCK)
-    content = rows_query @ rows_key.transpose(-1, -2)
-    of_query, of_key = _by_term(_multiply(blocks, table, terms), terms)
-    probabilities = find_probabilities(content, of_query, of_key, at, scale)
+    content = _scaled(rows_query, rows_key.transpose(-1, -2), scale)
+    of_query, of_key = _by_term(_multiply(blocks, table, terms, scale), terms)
+    probabilities = find_probabilities(content, of_query, of_key, at)
     used, is_kept = probabilities, None
     if dropout > 0:
         used, is_kept = torch.native_dropout(probabilities, dropout, True)
@@ -205,29 +240,29 @@ def _find_grads(
         used, grad = (torch.ops.aten.native_dropout_backward(part, is_kept, factor) for part in (used, grad))
     value_grad = used.transpose(-1, -2) @ rows_grad
     products_grad = _new_products(blocks)
-    score_grad = find_score_grads(probabilities, grad, *_by_term(products_grad, terms), scale)
-    query_grad, key_grad = score_grad @ rows_key, score_grad.transpose(-1, -2) @ rows_query
+    score_grad = find_score_grads(probabilities, grad, *_by_term(products_grad, terms))
+    query_grad = _scaled(score_grad, rows_key, scale)
+    key_grad = _scaled(score_grad.transpose(-1, -2), rows_query, scale)
     blocks_grad: tuple[Tensor | None, Tensor | None] = (None, None)
     table_grad = None
     if table is not None and products_grad is not None and terms.slots is not None:
         windows = spread_distances(table, terms.slots, BLOCK)
-        flat_grad = products_grad.flatten(3, 4).flatten(0, 2)
-        blocks_grad = _by_term(flat_grad.bmm(windows.flatten(0, 2)).view_as(blocks), terms)
-        windows_grad = flat_grad.transpose(1, 2).bmm(blocks.flatten(3, 4).flatten(0, 2)).view_as(windows)
+        flat_grad = products_grad.flatten(3, 4)  # (terms, blocks, H, R * B, B + T)
+        blocks_grad = _by_term(_scaled(flat_grad, windows, scale).view_as(blocks), terms)
+        windows_grad = _scaled(flat_grad.transpose(-1, -2), blocks.flatten(3, 4), scale)
         table_grad = terms.sum_by_slot(fold_distances(windows_grad))
     give_back((query_grad, key_grad, value_grad), at, blocks_grad, grads, BLOCK)
     return table_grad
 
 
-def _multiply(blocks: Tensor, table: Tensor | None, terms: Terms) -> Tensor | None:
-    """Return (terms, blocks, H, R, B, B + T), the products of tokens with what belongs to the distances in reach."""
+def _multiply(blocks: Tensor, table: Tensor | None, terms: Terms, scale: float) -> Tensor | None:
+    """Return (terms, blocks, H, R, B, B + T), scaled products of tokens with what belongs to the distances in reach."""
     from pref_dist.models.deberta.layout_kernels import spread_distances
 
     if table is None or terms.slots is None:
         return None
     windows = spread_distances(table, terms.slots, BLOCK)
-    products = blocks.flatten(3, 4).flatten(0, 2).bmm(windows.flatten(0, 2).transpose(1, 2))
-    return products.view(*blocks.shape[:-1], -1)
+    return _scaled(blocks.flatten(3, 4), windows.transpose(-1, -2), scale).view(*blocks.shape[:-1], -1)
 
 
 def _new_products(blocks: Tensor) -> Tensor | None:

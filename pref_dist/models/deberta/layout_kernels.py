@@ -22,7 +22,8 @@ def take_in(parts: Sequence[Tensor], at: Tensor, owners: Sequence[int], block: i
     blocks = parts[0].new_empty((len(owners), num_tokens // block, num_heads, num_rows, block, size))
     to_blocks = [blocks[owners.index(number)] if number in owners else None for number in (0, 1)]
     _take_in[(num_rows * num_tokens,)](
-        *fill(parts, at), at, *fill(rows.unbind(), at), *(at if to is None else to for to in to_blocks),
+        *fill([part.contiguous() for part in parts], at), at, *fill(rows.unbind(), at),
+        *(at if to is None else to for to in to_blocks),
         num_rows, num_tokens, num_heads, len(parts), 0 in owners, 1 in owners,
         block, size, triton.next_power_of_2(num_heads * size),
     )  # fmt: skip

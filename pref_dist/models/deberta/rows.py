@@ -42,7 +42,7 @@ def find_fused(attention_mask: Tensor, packed: PackedRows | None) -> AttentionRo
     if packed.known_lengths is not None:
         sizes = divide_rows(sorted(packed.known_lengths, reverse=True))
         # Found on the device again: to send the order there would be to wait for it.
-        order = lengths_R.argsort(descending=True)
+        order = lengths_R.argsort(descending=True, stable=True)
         lengths_R, firsts_R = lengths_R[order], firsts_R[order]
     groups, first = [], 0
     for num_rows, num_tokens in sizes:

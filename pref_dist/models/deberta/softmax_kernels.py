@@ -19,26 +19,22 @@ BYTES_A_PROGRAM = 65536  # of scores: the shared memory that every GPU has, and 
 UNSEEN = tl.constexpr(-1e30)  # not minus infinity: a row without any real token must not become NaN
 
 
-def find_probabilities(
-    content: Tensor, of_query: Tensor | None, of_key: Tensor | None, at: Tensor, scale: float
-) -> Tensor:
-    """Return softmax(scale * all scores) over the keys that are there, (R, H, T, T); computed in fp32.
+def find_probabilities(content: Tensor, of_query: Tensor | None, of_key: Tensor | None, at: Tensor) -> Tensor:
+    """Return softmax(the sum of all scores) over the keys that are there, (R, H, T, T); computed in fp32.
 
     content: (R, H, T, T). of_query, of_key: (blocks, H, R, B, B + T), or None. at: (R, T) int32, negative: no token.
     """
     probabilities = torch.empty_like(content)
     tensors = (content, of_query, of_key, at, probabilities)
-    _launch(_forward, content, of_query, of_key, tensors, scale)
+    _launch(_forward, content, of_query, of_key, tensors)
     return probabilities
 
 
-def find_score_grads(
-    probabilities: Tensor, grad: Tensor, of_query: Tensor | None, of_key: Tensor | None, scale: float
-) -> Tensor:
+def find_score_grads(probabilities: Tensor, grad: Tensor, of_query: Tensor | None, of_key: Tensor | None) -> Tensor:
     """Return content's gradient (R, H, T, T), and write those of the products into of_query and of_key."""
     to_content = torch.empty_like(probabilities)
     tensors = (probabilities, grad, to_content, of_query, of_key)
-    _launch(_backward, probabilities, of_query, of_key, tensors, scale)
+    _launch(_backward, probabilities, of_query, of_key, tensors)
     return to_content
 
 
@@ -48,7 +44,6 @@ def _launch(
     of_query: Tensor | None,
     of_key: Tensor | None,
     tensors: tuple[Tensor | None, ...],
-    scale: float,
 ) -> None:
     num_rows, num_heads, num_tokens, _ = scores.shape
     product = of_query if of_query is not None else of_key
@@ -57,7 +52,7 @@ def _launch(
     queries = max(1, min(QUERIES_A_PROGRAM, BYTES_A_PROGRAM // scores.element_size() // width))
     kernel[(num_rows * num_heads * (num_tokens // queries),)](
         *(scores if tensor is None else tensor for tensor in tensors),
-        num_rows, num_heads, num_tokens, scale, of_query is not None, of_key is not None, block, queries, width,
+        num_rows, num_heads, num_tokens, of_query is not None, of_key is not None, block, queries, width,
         num_warps=min(16, max(4, queries * width // 1024)),
     )  # fmt: skip
 
@@ -90,7 +85,7 @@ def _column(token, other, block: tl.constexpr):
 
 @triton.jit(do_not_specialize=["num_rows"])
 def _forward(
-    content, of_query, of_key, at, probabilities, num_rows, num_heads, num_tokens, scale,
+    content, of_query, of_key, at, probabilities, num_rows, num_heads, num_tokens,
     has_of_query: tl.constexpr, has_of_key: tl.constexpr,
     block: tl.constexpr, queries: tl.constexpr, width: tl.constexpr,
 ):  # fmt: skip
@@ -108,7 +103,7 @@ def _forward(
         start = _start_of_products(row, head, key, num_rows, num_heads, num_tokens, block)
         scores += tl.load(of_key + start + _column(key, query, block), mask=inside, other=0.0).to(tl.float32)
     seen = tl.load(at + row * num_tokens + key, mask=is_key, other=-1) >= 0
-    scores = tl.where(seen, scores * scale, UNSEEN)
+    scores = tl.where(seen, scores, UNSEEN)
     scores = tl.where(is_key, scores, float("-inf"))
     powers = tl.exp(scores - tl.max(scores, 1)[:, None])
     shares = powers / tl.sum(powers, 1)[:, None]
@@ -117,7 +112,7 @@ def _forward(
 
 @triton.jit(do_not_specialize=["num_rows"])
 def _backward(
-    probabilities, grad, to_content, to_of_query, to_of_key, num_rows, num_heads, num_tokens, scale,
+    probabilities, grad, to_content, to_of_query, to_of_key, num_rows, num_heads, num_tokens,
     has_of_query: tl.constexpr, has_of_key: tl.constexpr,
     block: tl.constexpr, queries: tl.constexpr, width: tl.constexpr,
 ):  # fmt: skip
@@ -128,7 +123,7 @@ def _backward(
     places = _start_of_scores(row, head, first, num_heads, num_tokens) + (query - first) * num_tokens + key
     shares = tl.load(probabilities + places, mask=inside, other=0.0).to(tl.float32)
     grads = tl.load(grad + places, mask=inside, other=0.0).to(tl.float32)
-    grads = shares * (grads - tl.sum(shares * grads, 1)[:, None]) * scale
+    grads = shares * (grads - tl.sum(shares * grads, 1)[:, None])
     result = grads.to(to_content.dtype.element_ty)
     tl.store(to_content + places, result, mask=inside)
     if has_of_query:
