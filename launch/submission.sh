@@ -54,7 +54,7 @@ carry_out() {
   return "$code"
 }
 
-# Where --folds is left out, what an earlier command began goes on, and what the recipe or --set says counts.
+# Where --folds is left out, what an earlier command began goes on; another number than three is said by --folds alone.
 if [ -z "$num_folds" ] && [ -f "$out/config.yaml" ]; then
   num_folds=1
   say "$out holds a single run, which goes on. Three folds, blended, are the default: name another OUT_DIR for them."

@@ -87,3 +87,6 @@ def test_too_few_arguments_say_the_usage(launch):
     started = launch("submission.sh", "train.csv", "test.csv", "out", "--folds")
     assert started.end() == 2
     assert "--folds needs a number" in started.text()
+    started = launch("submission.sh", "train.csv", "test.csv", "out", "--set", "data.num_folds=5")
+    assert started.end() == 2
+    assert "how many folds is said by --folds N, not by data.num_folds" in started.text()
