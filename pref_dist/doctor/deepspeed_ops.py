@@ -107,7 +107,7 @@ def find_program(name: str) -> str | None:
 
 
 def judge_op(folder: Path, name: str, backend: str) -> Finding:
-    """Say of an operator whether a training would load it, compile it, crash by it, or wait for ever."""
+    """Say of an operator whether a training would load it, compile it, crash by it, or wait in vain."""
     label, library, lock = f"op {name}", folder / f"{name}.so", folder / "lock"
     again = f"rm -r {folder}; it is built anew at the next start, or by bash launch/install.sh."
     if lock.exists():
@@ -141,7 +141,7 @@ def judge_lock(label: str, lock: Path, backend: str) -> Finding:
     if builder is not None:
         seen = f"being built by pid {builder} for {minutes:.0f} minutes; whoever needs it waits"
         return Finding(label, "warning", seen, f"Wait, or end that process and rm {lock}.")
-    seen = f"{lock} was left {minutes:.0f} minutes ago by a builder that no longer runs here: a start waits for ever"
+    seen = f"{lock} was left {minutes:.0f} minutes ago by a builder that no longer runs here: starts wait, then refuse"
     return Finding(label, severity(backend), seen, f"If no other machine builds it now: rm {lock}.")
 
 

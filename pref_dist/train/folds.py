@@ -119,9 +119,8 @@ def begin(root: RunDir, plan: FoldPlan, folds: Sequence[int], options: TrainOpti
     with FileLock(root.lock):
         if not options.is_anew and not options.accept_changes:
             check_number(root, plan.num_folds)
-    if are_all:
-        remove_left_over(root.stop_file, root.lock)
-    with FileLock(root.lock):
+        if are_all:
+            remove_left_over(root.stop_file, root.lock)
         are_finished = all(root.fold(fold).read_state().get("state") == "finished" for fold in folds)
         if options.fresh or options.accept_changes or not are_finished:
             remove_joined(root)

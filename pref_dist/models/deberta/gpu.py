@@ -22,8 +22,8 @@ from torch.autograd.function import once_differentiable
 from pref_dist.models.deberta.distances import Distances
 
 BLOCK = 32  # tokens: BLOCK / (T + BLOCK) of the products are superfluous, and rows get BLOCK / 2 more tokens on average
-# So many scores of a head a GPU computes in the time in which the host starts the kernels of one more group (an H100
-# in a machine whose host takes 40 us for each).
+# So many scores of a head an H100 computes in about the time in which its host starts the kernels of one more group;
+# estimated from one profile (EXPERIMENTS.md), other values were not tried.
 SCORES_OF_A_GROUP = 2**22
 
 
