@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from pref_dist.models.attention_dropout import attend_with_dropout
 from pref_dist.models.packed_rows import PackedRows
+from pref_dist.models.row_attention import attend_by_products
 
 NAME = "pref_dist_packed"
 
@@ -80,13 +80,9 @@ def attend_on_cpu(
     window: int | None,
 ) -> Tensor:
     """Return (1, N, A, D), row by row."""
-    parts = [query, key, value]
-    # torch's CPU kernel is slower in 16 bits than in 32, up to 3 times with short rows (EXPERIMENTS.md, 2026-11-26).
-    widen = query.dtype == torch.bfloat16 and dropout == 0.0
-    with torch.autocast("cpu", enabled=torch.is_autocast_enabled("cpu") and not widen):
-        rows = (torch.split(part.float() if widen else part, lengths, dim=2) for part in parts)
-        attended = [attend_row(q, k, v, scaling, dropout, window) for q, k, v in zip(*rows, strict=True)]
-    return torch.cat(attended, dim=2).to(query.dtype).transpose(1, 2)
+    rows = (torch.split(part, lengths, dim=2) for part in (query, key, value))
+    attended = [attend_row(q, k, v, scaling, dropout, window) for q, k, v in zip(*rows, strict=True)]
+    return torch.cat(attended, dim=2).transpose(1, 2)
 
 
 def attend_row(
@@ -95,9 +91,10 @@ def attend_row(
     """Return (1, A, T, D) of one row, on a CPU."""
     num_tokens = query.shape[2]
     if window is None or num_tokens <= window + 1:
-        if dropout > 0.0:
+        # torch's kernel for CPUs drops nothing, and is slower in bf16 than in fp32 (EXPERIMENTS.md, 2026-11-26).
+        if dropout > 0.0 or query.dtype == torch.bfloat16:
             factor = query.shape[-1] ** -0.5 if scaling is None else scaling
-            attended: Tensor = attend_with_dropout(query[0], key[0], value[0], factor, dropout)
+            attended: Tensor = attend_by_products(query[0], key[0], value[0], factor, dropout)
             return attended.unsqueeze(0)
         return scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scaling)
     blocks = []

@@ -1,10 +1,13 @@
-"""A table of embeddings of which training looks at no more than the rows that stand in a step.
+"""A table of embeddings whose gradient is kept for no more than the rows that stand in a step.
 
-A table of 128,100 rows has a dense gradient that is filled, measured, clipped and averaged in every step, though a step
-of eight rows of text holds a few thousand tokens. Here a forward takes its rows out as a small leaf of their own.
+A table of 128,100 rows has a dense gradient that is filled in every micro-batch and measured, clipped and averaged in
+every step, though a step of eight rows of text holds a few thousand tokens. Here a forward takes its rows out as a
+small leaf of their own. The update is of these rows alone (model.embeddings=sparse), or AdamW's of the whole table.
 
 Suffixes: R rows of text, T tokens, H hidden, N different tokens.
 """
+
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +20,25 @@ ROW_BACKENDS: tuple[Backend, ...] = ("single", "ddp")
 
 
 class RowEmbedding(nn.Embedding):
-    """An nn.Embedding whose weight autograd does not know; `take_gradient` gives what it would have got, by rows."""
+    """An nn.Embedding whose weight autograd does not know; `take_gradient` gives what it would have got, by rows.
 
-    def __init__(self, table: nn.Embedding) -> None:
+    is_updated_whole: rows without a gradient get the update of a gradient of zero; else none. spread_gradient: the
+    dense gradient for it, zeros between the updates; made as early as autograd would make one, so that a first
+    micro-batch shows the memory.
+    """
+
+    def __init__(self, table: nn.Embedding, is_updated_whole: bool) -> None:
         super().__init__(table.num_embeddings, table.embedding_dim, table.padding_idx, _weight=table.weight.detach())
+        self.is_updated_whole = is_updated_whole
         self.weight.requires_grad_(False)
+        self.spread_gradient: Tensor | None = None
         self._taken: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, input_ids_RT: Tensor) -> Tensor:
         if not (self.training and torch.is_grad_enabled()):
             return super().forward(input_ids_RT)
+        if self.is_updated_whole and self.spread_gradient is None:
+            self.spread_gradient = torch.zeros_like(self.weight)
         ids_N, places_RT = torch.unique(input_ids_RT, return_inverse=True)
         rows_NH = self.weight.detach().index_select(0, ids_N).requires_grad_()
         self._taken.append((ids_N, rows_NH))
@@ -55,13 +67,28 @@ class RowEmbedding(nn.Embedding):
 
 
 def train_by_rows(module: nn.Module, table: nn.Module) -> None:
-    """Put a `RowEmbedding` with the same weights into the place of a model's table; ConfigError if it is none."""
-    if type(table) is not nn.Embedding:
+    """Let training update no rows of a model's table but those of a step; ConfigError if it is no plain table."""
+    if not has_plain_rows(table):
         raise ConfigError(
             f"model.embeddings=sparse takes a plain table of embeddings, and this model's is a {type(table).__name__}. "
             "Set it to trained or frozen."
         )
-    by_rows = RowEmbedding(table).train(table.training)
+    replace_table(module, table, is_updated_whole=False)
+
+
+def collect_gradient_by_rows(module: nn.Module, table: nn.Module) -> None:
+    """Let a trained table's gradient be kept by rows, if it can be; the update stays AdamW's of the whole table."""
+    owners = sum(part._parameters.get("weight") is table.weight for part in module.modules())
+    if has_plain_rows(table) and table.weight.requires_grad and owners == 1:
+        replace_table(module, table, is_updated_whole=True)
+
+
+def has_plain_rows(table: nn.Module) -> TypeGuard[nn.Embedding]:
+    return type(table) is nn.Embedding and table.max_norm is None and not table.scale_grad_by_freq
+
+
+def replace_table(module: nn.Module, table: nn.Embedding, is_updated_whole: bool) -> None:
+    by_rows = RowEmbedding(table, is_updated_whole).train(table.training)
     for parent in list(module.modules()):
         for name, part in list(parent.named_children()):
             if part is table:
@@ -72,17 +99,21 @@ def list_row_tables(module: nn.Module) -> list[RowEmbedding]:
     return [part for part in module.modules() if isinstance(part, RowEmbedding)]
 
 
+def takes_row_gradients(precision: Precision, backend: Backend) -> bool:
+    """Whether the engine knows gradients by rows, and nothing in it looks at whole ones alone."""
+    return backend in ROW_BACKENDS and precision != "fp16"
+
+
 def check_row_updates(embeddings: str, precision: Precision, backend: Backend) -> None:
     """Raise ConfigError where a table cannot be updated by rows."""
-    if embeddings != "sparse":
+    if embeddings != "sparse" or takes_row_gradients(precision, backend):
         return
     if backend not in ROW_BACKENDS:
         raise ConfigError(
             f"model.embeddings=sparse runs on parallel.backend={' and '.join(ROW_BACKENDS)}, not on {backend}, whose "
             "own optimiser updates whole tensors. Set model.embeddings=trained, or use ddp."
         )
-    if precision == "fp16":
-        raise ConfigError(
-            "model.embeddings=sparse with train.precision=fp16: the loss scale watches over whole gradients alone. "
-            "Set train.precision to fp32 or bf16, or model.embeddings=trained."
-        )
+    raise ConfigError(
+        "model.embeddings=sparse with train.precision=fp16: the loss scale watches over whole gradients alone. "
+        "Set train.precision to fp32 or bf16, or model.embeddings=trained."
+    )

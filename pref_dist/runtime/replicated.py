@@ -11,7 +11,7 @@ from pref_dist.models.row_embedding import list_row_tables
 from pref_dist.optim import ADAM_BETAS, ADAM_EPSILON, create_moments, trained_parameters
 from pref_dist.runtime.engine import EngineSettings, LossScale, ParameterState, QueuedStep
 from pref_dist.runtime.precision import autocast_to
-from pref_dist.runtime.row_update import TouchedRows, collect_rows
+from pref_dist.runtime.row_update import TouchedRows, collect_rows, spread_over_tables
 
 
 class ReplicatedEngine:
@@ -88,9 +88,11 @@ class ReplicatedEngine:
 
     def _update(self, touched: list[TouchedRows], skipped: Tensor) -> None:
         # Not through the scaler, which would wait for its own look at the gradients.
-        self.optimizer.step()
+        with spread_over_tables(touched):
+            self.optimizer.step()
         for one in touched:
-            one.update(self.optimizer, skipped)
+            if not one.embedding.is_updated_whole:
+                one.update(self.optimizer, skipped)
 
     def _sum_over_ranks(self) -> None:
         """Undo DDP's division: a step's loss is the sum of the ranks' shares.

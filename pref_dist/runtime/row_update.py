@@ -1,9 +1,12 @@
-"""AdamW on the rows of a table that a step has touched: what LazyAdam and torch.optim.SparseAdam do, with decay.
+"""A step's gradient of the rows of a table that it has touched, and the update by it.
 
-Rows without a gradient keep value and moments: these do not fade, and nothing decays. The bias correction counts the
-steps of the table, not of the row.
+Of the whole table, as AdamW does; or (model.embeddings=sparse) of the touched rows alone, which is what LazyAdam and
+torch.optim.SparseAdam do, with decay: rows without a gradient keep value and moments, these do not fade, and nothing
+decays. The bias correction counts the steps of the table, not of the row.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +22,13 @@ from pref_dist.models.row_embedding import RowEmbedding
 class TouchedRows:
     """Rows `ids` (N,) of a table, as a parameter (N, H) of their own whose gradient is the whole step's."""
 
-    table: Tensor
+    embedding: RowEmbedding
     ids: Tensor
     rows: nn.Parameter
+
+    @property
+    def table(self) -> Tensor:
+        return self.embedding.weight
 
     def update(self, optimizer: torch.optim.AdamW, skipped: Tensor) -> None:
         """Update the rows and their moments as the optimiser would update a parameter, and put them back.
@@ -47,6 +54,21 @@ class TouchedRows:
         state["exp_avg_sq"].index_copy_(0, self.ids, exp_avg_sq)
 
 
+@contextmanager
+def spread_over_tables(touched: Sequence[TouchedRows]) -> Iterator[None]:
+    """Give tables that are updated whole their dense gradients meanwhile."""
+    spread = [one for one in touched if one.embedding.is_updated_whole]
+    for one in spread:
+        assert one.rows.grad is not None
+        assert one.embedding.spread_gradient is not None, "its forward has made it"
+        one.table.grad = one.embedding.spread_gradient.index_copy_(0, one.ids, one.rows.grad)
+    yield
+    for one in spread:
+        assert one.table.grad is not None
+        one.table.grad.index_fill_(0, one.ids, 0.0)
+        one.table.grad = None
+
+
 def collect_rows(table: RowEmbedding, world_size: int) -> TouchedRows:
     """Return the rows that any rank's micro-batches have touched, with the sum of the ranks' gradients; collective."""
     ids, gradients = table.sum_by_row(*table.take_gradient())
@@ -54,7 +76,7 @@ def collect_rows(table: RowEmbedding, world_size: int) -> TouchedRows:
         ids, gradients = table.sum_by_row(*gather_rows(ids, gradients, world_size))
     rows = nn.Parameter(table.weight.detach().index_select(0, ids))
     rows.grad = gradients
-    return TouchedRows(table.weight, ids, rows)
+    return TouchedRows(table, ids, rows)
 
 
 def gather_rows(ids: Tensor, gradients: Tensor, world_size: int) -> tuple[Tensor, Tensor]:

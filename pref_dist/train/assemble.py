@@ -25,7 +25,7 @@ from pref_dist.models.compiling import compile_layers
 from pref_dist.models.lora import check_base
 from pref_dist.models.model_config import check_positions
 from pref_dist.models.recompute import recompute_activations
-from pref_dist.models.row_embedding import check_row_updates
+from pref_dist.models.row_embedding import check_row_updates, collect_gradient_by_rows, takes_row_gradients
 from pref_dist.models.source import digest_base
 from pref_dist.optim import OptimizerSettings, build_parameter_groups
 from pref_dist.run_dir import RunDir
@@ -241,6 +241,9 @@ def build_validation(planned: PlannedRows, limit: int | None = None) -> Inferenc
 def build_engine(config: RunConfig, built: BuiltModel, parallel: Parallel) -> Engine:
     train = config.train
     assert train.precision != "auto", "the config is settled before the engine is built"
+    # On a GPU looking for the rows would be to wait for it, and a dense gradient takes it a few milliseconds.
+    if parallel.device.type == "cpu" and takes_row_gradients(train.precision, parallel.backend):
+        collect_gradient_by_rows(built.module, built.input_embeddings)
     groups = build_parameter_groups(
         built.module,
         built.head_names,

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from pref_dist.models.attention_dropout import attend_with_dropout
 from pref_dist.models.dropout import CheapDropout, cheap_dropout, count_dropped, draw_kept, use_cheap_dropout
+from pref_dist.models.row_attention import attend_by_products
 
 SHARES = [0.1, 0.5, 1 / 3]
 
@@ -130,7 +130,7 @@ def test_a_compiled_layer_drops_what_the_layer_itself_drops():
 
 
 def attend_step_by_step(q, k, v, scaling, p):
-    """Attention written out, with the mask that `attend_with_dropout` draws."""
+    """Attention written out, with the mask that `attend_by_products` draws."""
     probabilities = torch.softmax(q @ k.transpose(1, 2) * scaling, dim=-1)
     num_dropped = count_dropped(p)
     kept = draw_kept(probabilities.shape, num_dropped)
@@ -148,7 +148,7 @@ def rows_of_heads(num_heads, num_tokens, width=8, dtype=torch.float64):
 @pytest.mark.parametrize(("num_heads", "num_tokens"), [(1, 1), (3, 37), (2, 1100)])
 def test_attention_with_dropout_is_that_written_out_and_so_are_its_gradients(num_heads, num_tokens):
     results = []
-    for attend in (attend_with_dropout, attend_step_by_step):
+    for attend in (attend_by_products, attend_step_by_step):
         inputs = rows_of_heads(num_heads, num_tokens)
         torch.manual_seed(13)
         output = attend(*inputs, 0.3, 0.1)
@@ -160,23 +160,34 @@ def test_attention_with_dropout_is_that_written_out_and_so_are_its_gradients(num
 
 def test_the_gradients_of_attention_are_those_of_differences():
     inputs = [one.detach().requires_grad_() for one in rows_of_heads(2, 5, width=3)]
-    assert torch.autograd.gradcheck(with_seed(lambda q, k, v: attend_with_dropout(q, k, v, 0.5, 0.3)), inputs)
+    assert torch.autograd.gradcheck(with_seed(lambda q, k, v: attend_by_products(q, k, v, 0.5, 0.3)), inputs)
 
 
 def test_the_mean_over_masks_is_attention_without_dropout():
     q, k, v = (one.detach() for one in rows_of_heads(2, 16))
     expected = torch.nn.functional.scaled_dot_product_attention(q[None], k[None], v[None], scale=0.5)[0]
-    draws = torch.stack([attend_with_dropout(q, k, v, 0.5, 0.1) for _ in range(4000)])
+    draws = torch.stack([attend_by_products(q, k, v, 0.5, 0.1) for _ in range(4000)])
     error = draws.std(dim=0) / math.sqrt(4000)
     assert float(((draws.mean(dim=0) - expected) / error).abs().max()) < 5
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_attention_in_16_bits_is_computed_in_32(dtype):
-    wide = rows_of_heads(2, 9, dtype=torch.float32)
-    narrow = [one.detach().to(dtype) for one in wide]
+def attend_in(dtype, narrow):
+    """Return the output in fp32 for inputs of 16 bits, and the gradients."""
+    inputs = [one.detach().to(dtype).requires_grad_() for one in narrow]
     torch.manual_seed(14)
-    with torch.autocast("cpu", dtype=dtype):
-        found = attend_with_dropout(*narrow, 0.5, 0.1)
-    torch.manual_seed(14)
-    assert torch.equal(found, attend_with_dropout(*(one.float() for one in narrow), 0.5, 0.1).to(dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = attend_by_products(*inputs, 0.5, 0.1)
+    assert output.dtype == dtype
+    output.backward(torch.cos(torch.arange(output.numel())).view(output.shape).to(dtype))
+    return [output.detach().float(), *(one.grad.float() for one in inputs)]
+
+
+def test_attention_in_fp16_is_computed_in_fp32():
+    narrow = [one.detach().half() for one in rows_of_heads(2, 90, dtype=torch.float32)]
+    assert torch.equal(attend_in(torch.float16, narrow)[0], attend_in(torch.float32, narrow)[0].half().float())
+
+
+def test_attention_in_bf16_drops_the_same_and_rounds_no_scores():
+    narrow = [3 * one.detach().bfloat16() for one in rows_of_heads(2, 90, dtype=torch.float32)]
+    for found, wide in zip(attend_in(torch.bfloat16, narrow), attend_in(torch.float32, narrow), strict=True):
+        assert float((found - wide).norm() / wide.norm()) < 0.006

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pref_dist.models.row_embedding import train_by_rows
+from pref_dist.models.row_embedding import RowEmbedding, collect_gradient_by_rows, train_by_rows
 from pref_dist.optim import OptimizerSettings, build_parameter_groups
 from pref_dist.runtime.engine import EngineSettings
 from pref_dist.runtime.replicated import ReplicatedEngine
@@ -26,11 +26,12 @@ class Reader(nn.Module):
         return self.head(torch.tanh(self.table(ids)).sum(dim=1))
 
 
-def build(by_rows, weight_decay=0.1):
+def build(change=None, weight_decay=0.1):
+    """change: what is done to the table, train_by_rows or collect_gradient_by_rows; None: a dense one."""
     torch.manual_seed(0)
     module = Reader().double()
-    if by_rows:
-        train_by_rows(module, module.table)
+    if change is not None:
+        change(module, module.table)
     groups = build_parameter_groups(module, [], OptimizerSettings(0.05, None, weight_decay))
     return module, ReplicatedEngine(module, module, groups, EngineSettings("fp32", 0.5), torch.device("cpu"), 1)
 
@@ -67,7 +68,7 @@ def put_back_rows(engine, before, batches):
 
 @pytest.mark.parametrize("first_token", [1, 8])
 def test_rows_of_a_steps_tokens_are_updated_as_adamw_does_and_the_others_are_as_if_there_had_been_no_step(first_token):
-    (dense, dense_engine), (sparse, sparse_engine) = build(by_rows=False), build(by_rows=True)
+    (dense, dense_engine), (sparse, sparse_engine) = build(), build(train_by_rows)
     for batches in draw_steps(first_token):
         before = copy_states(dense_engine)
         norms = [
@@ -76,16 +77,55 @@ def test_rows_of_a_steps_tokens_are_updated_as_adamw_does_and_the_others_are_as_
         ]
         put_back_rows(dense_engine, before, batches)
         assert norms[0] == pytest.approx(norms[1], rel=1e-12)
-    wanted, found = copy_states(dense_engine), copy_states(sparse_engine)
+    assert copy_states(sparse_engine)["table.weight"].step == 6
+    check_equal_states(dense_engine, sparse_engine)
+
+
+@pytest.mark.parametrize("first_token", [1, 8])
+def test_a_gradient_by_rows_updates_the_whole_table_as_adamw_does_with_a_dense_one(first_token):
+    (dense, dense_engine), (by_rows, engine) = build(), build(collect_gradient_by_rows)
+    assert isinstance(by_rows.table, RowEmbedding)
+    for batches in draw_steps(first_token) + draw_steps(8):  # in the latter other rows' moments fade, and they decay
+        norms = [take_step(*one, batches).grad_norm for one in ((dense, dense_engine), (by_rows, engine))]
+        assert norms[0] == pytest.approx(norms[1], rel=1e-12)
+    check_equal_states(dense_engine, engine)
+    assert by_rows.table.weight.grad is None
+    assert not by_rows.table.spread_gradient.any()
+
+
+def test_a_gradient_by_rows_that_is_not_finite_is_gone_in_the_next_step():
+    module, engine = build(collect_gradient_by_rows)
+    before = copy_states(engine)
+    engine.backward(module(torch.tensor([[5, 6]])).sum() * float("nan"), is_last=True)
+    assert engine.step(1.0).skipped
+    after = copy_states(engine)
+    assert all(torch.equal(after[name].value, before[name].value) for name in before)
+    assert not take_step(module, engine, draw_steps(1)[0]).skipped
+
+
+def test_a_frozen_or_a_shared_table_keeps_its_gradient():
+    module = Reader()
+    module.table.requires_grad_(False)
+    collect_gradient_by_rows(module, module.table)
+    assert type(module.table) is nn.Embedding
+    module = Reader()
+    module.unembed = nn.Linear(4, NUM_TOKENS, bias=False)
+    module.unembed.weight = module.table.weight
+    collect_gradient_by_rows(module, module.table)
+    assert type(module.table) is nn.Embedding, "another module's gradient would be lost"
+
+
+def check_equal_states(wanted_engine, found_engine):
+    wanted, found = copy_states(wanted_engine), copy_states(found_engine)
     assert wanted.keys() == found.keys()
     for name, state in wanted.items():
-        assert found[name].step == state.step == 6
+        assert found[name].step == state.step
         for one in ("value", "exp_avg", "exp_avg_sq"):
             torch.testing.assert_close(getattr(found[name], one), getattr(state, one), rtol=0, atol=1e-12)
 
 
 def test_a_micro_batch_of_weight_0_touches_no_row():
-    module, engine = build(by_rows=True)
+    module, engine = build(train_by_rows)
     take_step(module, engine, draw_steps(1)[0])
     before = copy_states(engine)["table.weight"]
     engine.backward(module(torch.tensor([[5, 6]])).sum() * 0.0, is_last=True)
@@ -97,7 +137,7 @@ def test_a_micro_batch_of_weight_0_touches_no_row():
 
 
 def test_a_gradient_of_a_row_that_is_not_finite_changes_nothing():
-    module, engine = build(by_rows=True)
+    module, engine = build(train_by_rows)
     before = copy_states(engine)
     engine.backward(module(torch.tensor([[5, 6]])).sum() * float("nan"), is_last=True)
     assert engine.step(1.0).skipped
@@ -107,7 +147,7 @@ def test_a_gradient_of_a_row_that_is_not_finite_changes_nothing():
 
 
 def test_an_evaluation_leaves_no_rows_behind():
-    module, _ = build(by_rows=True)
+    module, _ = build(train_by_rows)
     with torch.no_grad():
         module(torch.tensor([[5, 6]]))
     module.eval()(torch.tensor([[5, 6]]))
