@@ -22,6 +22,7 @@ def measure_training(question: TrainQuestion) -> dict[str, Any]:
     from sentence_transformers.cross_encoder.losses import CrossEntropyLoss  # type: ignore[import-not-found]
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(question.seed)  # the new head
     encoder = CrossEncoder(question.model, num_labels=3, max_length=question.max_tokens, device=device)
     dataset, precision = read_pairs(question.rows_csv), settle_precision(question.precision)
 

@@ -77,7 +77,7 @@ def make_run(request: BenchRequest, rows: Sequence[dict[str, str]], model: str, 
     valid_csv = write_rows(folder / "valid.csv", rows[NUM_VALID_ROWS:])
     question = TrainQuestion(
         str(folder), str(train_csv), str(valid_csv), model, request.max_tokens, NUM_VALID_ROWS, 0.0, request.precision,
-        list(request.overrides),
+        SEED, list(request.overrides),
     )  # fmt: skip
     return str(run_child("make_run", question)["run_dir"])
 

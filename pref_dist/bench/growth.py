@@ -153,7 +153,7 @@ def measure(point: Point, asked: GrowthAsked, source: Sequence[Row], model: str,
     max_tokens = point.size if asked.over == "tokens" else asked.request.max_tokens
     question = TrainQuestion(
         str(folder), rows_csv, valid_csv, model, max_tokens, asked.rows_per_step, asked.dropout,
-        asked.request.precision, [f"train.max_steps={asked.steps}", *asked.request.overrides, *point.settings],
+        asked.request.precision, SEED, [f"train.max_steps={asked.steps}", *asked.request.overrides, *point.settings],
         with_preparation=True,
     )  # fmt: skip
     try:

@@ -14,6 +14,7 @@ class Measurement:
     linear layers on real tokens (forward, and twice that for the backward in training). matmul_flops_per_second: what
     the same layers' shapes reach alone in the same process. peak_bytes: the process's largest resident memory;
     peak_cuda_bytes: the device's, None without one. data_seconds: spent making batches, None where that is not known.
+    log_loss: of held-out rows after it, in nats; None if nobody asked.
     """
 
     rows: int
@@ -29,6 +30,7 @@ class Measurement:
     threads: int
     peak_cuda_bytes: int | None = None
     data_seconds: float | None = None
+    log_loss: float | None = None
     batch_widths: list[int] = field(default_factory=list)
 
     @property
@@ -59,7 +61,7 @@ class Measurement:
 # What is derived and worth a column; the order of the table.
 FIGURES = (
     "rows_per_second", "tokens_per_second", "padding_share", "linear_flops_per_second", "matmul_flops_per_second",
-    "utilisation", "peak_bytes", "peak_cuda_bytes", "data_share", "seconds",
+    "utilisation", "peak_bytes", "peak_cuda_bytes", "data_share", "seconds", "log_loss",
 )  # fmt: skip
 
 

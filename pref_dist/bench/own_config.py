@@ -15,6 +15,7 @@ def own_config(question: TrainQuestion) -> RunConfig:
     folder = Path(question.folder)
     settings = {
         "run.dir": str(folder / "run"),
+        "run.seed": question.seed,
         "data.train": question.rows_csv,
         "data.valid": question.valid_csv,
         "data.max_tokens": question.max_tokens,

@@ -61,8 +61,10 @@ def measure(question: TrainQuestion) -> dict[str, Any]:
     result = train(config, TrainOptions(lines_to_stderr=True, show_step=heard.hear))
     if result.state != "finished" or len(heard.records) != rows.plan.num_steps:
         raise BenchError(f"The run is {result.state} after {len(heard.records)} of {rows.plan.num_steps} steps.")
-    found = describe(settled, rows, heard, clock, parallel.device)
-    return asdict(found) if not question.with_preparation else asdict(found) | prepared(rows, prepare_seconds)
+    found = asdict(describe(settled, rows, heard, clock, parallel.device))
+    if question.with_log_loss:
+        found["log_loss"] = result.metrics["log_loss"]
+    return found if not question.with_preparation else found | prepared(rows, prepare_seconds)
 
 
 def describe(

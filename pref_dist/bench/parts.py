@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 class TrainQuestion:
     """One training to measure. Paths are strings, since they travel as JSON.
 
-    folder: this measurement's own. rows_csv: what is trained on, each row once. valid_csv: a few rows that our run
-    needs for its end. precision: auto, fp32, bf16 or fp16. overrides: `section.key=value` of our run config, which
-    go before all else; the peers have none. with_preparation: ours also tells what reading the rows took.
+    folder: this measurement's own. rows_csv: what is trained on, each row once. valid_csv: rows that our run needs for
+    its end; with_log_loss: every pipeline says its log loss of them afterwards. precision: auto, fp32, bf16 or fp16.
+    seed: of the head, the order of the rows and dropout. overrides: `section.key=value` of our run config, which go
+    before all else; the peers have none. with_preparation: ours also tells what reading the rows took.
     """
 
     folder: str
@@ -20,8 +21,10 @@ class TrainQuestion:
     rows_per_step: int
     dropout: float
     precision: str
+    seed: int
     overrides: list[str] = field(default_factory=list)
     with_preparation: bool = False
+    with_log_loss: bool = False
 
 
 @dataclass(frozen=True)

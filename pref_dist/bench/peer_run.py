@@ -29,7 +29,6 @@ from pref_dist.models.model_config import read_model_config
 from pref_dist.runtime.parallel import stand_alone
 from pref_dist.runtime.precision import resolve_precision
 
-SEED = 42  # of the notebook's TrainingArguments
 EVALUATION_BATCH = 16  # the notebook's
 
 
@@ -43,11 +42,11 @@ def read_texts(path: str) -> dict[str, list[Any]]:
     return {"text": texts, "labels": labels}
 
 
-def load_classifier(model: str, dropout: float) -> Any:
+def load_classifier(model: str, dropout: float, seed: int = 0) -> Any:
     """Return transformers' own classifier with 3 labels and this dropout everywhere."""
     settings = ModelSection(name=model, dropout=dropout, head_dropout=dropout)
     config = read_model_config(settings, Path(model))
-    torch.manual_seed(SEED)  # the new head
+    torch.manual_seed(seed)  # the new head
     return AutoModelForSequenceClassification.from_pretrained(model, config=config, trust_remote_code=False)
 
 
@@ -57,7 +56,7 @@ def shared_settings(question: TrainQuestion, precision: str, max_steps: int, lea
         "output_dir": question.folder, "learning_rate": learning_rate, "weight_decay": 0.01,
         "per_device_train_batch_size": question.rows_per_step, "num_train_epochs": 1, "max_steps": max_steps,
         "save_strategy": "no", "logging_steps": 50, "report_to": "none", "disable_tqdm": True,
-        **precision_flags(precision),
+        "seed": question.seed, **precision_flags(precision),
     }  # fmt: skip
 
 
@@ -127,12 +126,12 @@ class WaitingTime:
 
 
 def measure_trainer(
-    build: Callable[[int, float], Trainer], model: Any, precision: str, num_rows: int
+    build: Callable[[int, float], Trainer], model: Any, precision: str, num_rows: int, valid: Any = None
 ) -> dict[str, Any]:
     """Train one epoch by the Trainer that `build` returns; return a Measurement as plain values.
 
-    Before that one step at rate 0, by a Trainer of its own, warms up without changing a weight. Raises BenchError
-    unless every row went through the model once.
+    Before that one step at rate 0, by a Trainer of its own, warms up without changing a weight. valid: rows whose log
+    loss is to be known afterwards. Raises BenchError unless every row went through the model once.
     """
     build(1, 0.0).train()
     device = stand_alone().device
@@ -145,7 +144,14 @@ def measure_trainer(
     if counted.rows != num_rows:
         raise BenchError(f"{counted.rows:,} rows went through the model instead of {num_rows:,}. This is a bug.")
     found = describe(model, counted, clock, precision, TIMES_IN_TRAINING)
-    return asdict(found) | {"data_seconds": waiting.seconds}
+    scores = {} if valid is None else {"log_loss": find_log_loss(trainer.predict(valid))}
+    return asdict(found) | {"data_seconds": waiting.seconds} | scores
+
+
+def find_log_loss(predicted: Any) -> float:
+    """Return the log loss of what Trainer.predict returned for labelled rows, in nats a row."""
+    logits, labels = torch.as_tensor(predicted.predictions).double(), torch.as_tensor(predicted.label_ids)
+    return float(nn.functional.cross_entropy(logits, labels))
 
 
 def measure_prediction(question: EvaluateQuestion, tokenizer: Any, dataset: Any) -> dict[str, Any]:

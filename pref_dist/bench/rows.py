@@ -28,12 +28,12 @@ def read_rows(path: Path) -> list[Row]:
             missing = [name for name in NEEDED if name not in (reader.fieldnames or ())]
             if missing:
                 raise DataError(
-                    f"--data {path} lacks the columns {', '.join(missing)}. The peers read labelled CSV files "
-                    f"with {', '.join(NEEDED)} alone: convert it, or leave --data out for synthetic rows."
+                    f"{path} lacks the columns {', '.join(missing)}. The peers read labelled CSV files "
+                    f"with {', '.join(NEEDED)} alone: convert it. Without --data the rows are synthetic."
                 )
             return [{name: row[name] or "" for name in NEEDED} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"--data {path} cannot be read as CSV: {error}. Check the path.") from error
+        raise DataError(f"{path} cannot be read as CSV: {error}. Check the path.") from error
 
 
 def draw_rows(data: Path | None, count: int, folder: Path, seed: int) -> list[Row]:

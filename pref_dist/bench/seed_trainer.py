@@ -22,7 +22,9 @@ from pref_dist.bench.peer_run import (
 def measure_training(question: TrainQuestion) -> dict[str, Any]:
     tokenizer = AutoTokenizer.from_pretrained(question.model, trust_remote_code=False)
     dataset = tokenize(question.rows_csv, tokenizer, question.max_tokens)
-    model, precision = load_classifier(question.model, question.dropout), settle_precision(question.precision)
+    valid = tokenize(question.valid_csv, tokenizer, question.max_tokens) if question.with_log_loss else None
+    model = load_classifier(question.model, question.dropout, question.seed)
+    precision = settle_precision(question.precision)
 
     def build(max_steps: int, learning_rate: float) -> Trainer:
         shared = shared_settings(question, precision, max_steps, learning_rate)
@@ -30,7 +32,7 @@ def measure_training(question: TrainQuestion) -> dict[str, Any]:
         collator = DataCollatorWithPadding(tokenizer=tokenizer)
         return Trainer(model=model, args=arguments, train_dataset=dataset, data_collator=collator)
 
-    return measure_trainer(build, model, precision, len(dataset))
+    return measure_trainer(build, model, precision, len(dataset), valid)
 
 
 def measure_evaluation(question: EvaluateQuestion) -> dict[str, Any]:

@@ -12,18 +12,22 @@ from pref_dist.bench.measurement import Column, Comparison, pair_columns
 from pref_dist.bench.own_config import check_overrides
 from pref_dist.bench.parts import TrainQuestion
 from pref_dist.bench.request import SEED, SEED_DROPOUT, BenchRequest, describe_machine, is_installed, scratch_folder
-from pref_dist.bench.rows import NUM_VALID_ROWS, draw_rows, write_rows
+from pref_dist.bench.rows import NUM_VALID_ROWS, draw_rows, read_rows, write_rows
 from pref_dist.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class TrainAsked:
-    """steps: of the first number in rows_per_step; the others train on as many rows. dropouts: of ours and of best."""
+    """steps: of the first number in rows_per_step; the others train on as many rows. dropouts: of ours and of best.
+
+    valid: a labelled CSV file whose log loss every pipeline says after its training, each repeat with another seed.
+    """
 
     request: BenchRequest
     steps: int = 24
     rows_per_step: Sequence[int] = (8,)
     dropouts: Sequence[float] = (0.0, 0.1)
+    valid: Path | None = None
 
     @property
     def num_rows(self) -> int:
@@ -38,22 +42,34 @@ def bench_train(asked: TrainAsked) -> Comparison:
     columns = list_columns(asked)
     request.say(announce(asked, columns))
     with scratch_folder() as folder:
-        rows = draw_rows(request.data, asked.num_rows + NUM_VALID_ROWS, folder, SEED)
-        rows_csv = write_rows(folder / "rows.csv", rows[: asked.num_rows])
-        valid_csv = write_rows(folder / "valid.csv", rows[asked.num_rows :])
+        rows_csv, valid_csv = write_files(asked, folder)
         model = request.make_model(folder)
 
         def measure(column: Column, place: Path) -> dict[str, Any]:
             assert column.dropout is not None
+            seed = SEED if asked.valid is None else SEED + len(column.measurements)
             question = TrainQuestion(
                 str(place), str(rows_csv), str(valid_csv), model, request.max_tokens, column.rows_per_step,
-                column.dropout, request.precision, list(request.overrides),
+                column.dropout, request.precision, seed, list(request.overrides), with_log_loss=asked.valid is not None,
             )  # fmt: skip
             return run_child(f"{column.pipeline.replace('-', '_')}_train", question)
 
         measure_in_turns(columns, request.repeats, measure, folder, request.say)
-    about = {"verb": "train", "machine": machine, **request.describe(), "rows": asked.num_rows}
+    about = {
+        "verb": "train", "machine": machine, **request.describe(), "rows": asked.num_rows,
+        "valid": None if asked.valid is None else str(asked.valid),
+    }  # fmt: skip
     return Comparison(columns, pair_columns(columns, equal_dropout=("best",)), about)
+
+
+def write_files(asked: TrainAsked, folder: Path) -> tuple[Path, Path]:
+    """Write the rows to train on and those to hold out; return the files. Raises DataError."""
+    if asked.valid is not None:
+        rows, valid = draw_rows(asked.request.data, asked.num_rows, folder, SEED), read_rows(asked.valid)
+    else:
+        drawn = draw_rows(asked.request.data, asked.num_rows + NUM_VALID_ROWS, folder, SEED)
+        rows, valid = drawn[: asked.num_rows], drawn[asked.num_rows :]
+    return write_rows(folder / "rows.csv", rows), write_rows(folder / "valid.csv", valid)
 
 
 def check(asked: TrainAsked) -> None:

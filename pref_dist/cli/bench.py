@@ -60,6 +60,11 @@ def bench() -> None:
     help="Of ours and of 'best'; the other peers keep their own .1.",
 )
 @click.option("--peers", default=DEFAULT_PEERS, show_default=True, help="Which of them; empty: ours alone.")
+@click.option(
+    "--valid",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Labelled CSV whose log loss every pipeline says after its training, each repeat with another seed.",
+)
 @repeats_option(3)
 @shared_options
 def train(
@@ -67,6 +72,7 @@ def train(
     steps: int,
     rows_per_step: tuple[int, ...],
     dropouts: tuple[float, ...],
+    valid: Path | None,
     as_json: bool,
     out: Path | None,
 ) -> None:
@@ -75,12 +81,13 @@ def train(
     \b
     Examples:
       pref-dist bench train --data train.csv --rows-per-step 8,32,64 --out bench.json
+      pref-dist bench train --data train.csv --steps 200 --valid valid.csv
     """
     from pref_dist.bench.interleave import raise_failures
     from pref_dist.bench.train import TrainAsked, bench_train
     from pref_dist.cli.bench_tables import render_comparison
 
-    found = bench_train(TrainAsked(request, steps, rows_per_step, dropouts))
+    found = bench_train(TrainAsked(request, steps, rows_per_step, dropouts, valid))
     show(found, as_json, out, render_comparison)
     raise_failures(found.columns)
 

@@ -30,8 +30,9 @@ FIGURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("peak_bytes", "memory", render_bytes),
     ("peak_cuda_bytes", "GPU memory", render_bytes),
     ("data_share", "data", lambda value: f"{100 * value:.1f} %"),
+    ("log_loss", "log loss", lambda value: f"{value:.4f}"),
 )
-WITH_SPREAD = ("rows_per_second",)
+WITH_SPREAD = ("rows_per_second", "log_loss")
 
 
 def render_comparison(found: "Comparison") -> str:

@@ -82,6 +82,21 @@ def test_a_peer_that_is_not_installed_is_said_so_and_one_that_is_learns_every_ro
         assert peer["rows"] == NUM_ROWS
 
 
+def test_every_pipeline_says_the_log_loss_of_held_out_rows_each_repeat_with_another_seed(
+    about_rows, sample_dir, tmp_path
+):
+    out, valid = tmp_path / "scored.json", sample_dir / "test_labels.csv"
+    sizes = ["--steps", 2, "--dropout", 0.1, "--peers", "seed,best", "--valid", valid, "--repeats", 2]
+    stdout = bench("train", *about_rows, *sizes, "--out", out).stdout
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert "log loss" in stdout
+    assert found["valid"] == str(valid)
+    for pipeline in ("own", "seed", "best"):
+        middle, (low, high) = (column(found, pipeline)["log_loss"][name] for name in ("median", "spread"))
+        assert low < middle < high, "another seed, another head"
+        assert 1.0 < middle < 1.3, "hardly trained: about the log of 3"
+
+
 def test_best_sorts_pools_of_fifty_batches_as_on_a_large_data_set():
     """Short and long rows in turn, ten batches: transformers alone would make four pools of so few rows."""
     from pref_dist.bench.best_trainer import LargePoolSampler
