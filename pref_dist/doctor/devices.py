@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,8 @@ from pref_dist.files import render_bytes
 
 DRIVER_GPUS = Path("/proc/driver/nvidia/gpus")
 DRIVER_VERSION = Path("/proc/driver/nvidia/version")
+CPU_INFO = Path("/proc/cpuinfo")
+NATIVE_BF16 = {"avx512_bf16", "amx_bf16"}
 SLOW_IMPORT_SECONDS = 30.0
 LEAST_FREE_SHARE = 0.5
 
@@ -87,6 +90,7 @@ def check_gpus(question: Question) -> Iterator[Finding]:
     if not torch.cuda.is_available():
         yield Finding("GPUs", "ok", NOT_HERE)
         yield Finding("NCCL", "ok", NOT_HERE)
+        yield Finding("Triton", "ok", NOT_HERE)
         return
     for index in range(torch.cuda.device_count()):
         try:
@@ -99,6 +103,7 @@ def check_gpus(question: Question) -> Iterator[Finding]:
                 "CUDA_VISIBLE_DEVICES.",
             )  # fmt: skip
     yield check_nccl()
+    yield check_triton()
 
 
 def judge_gpu(index: int) -> Finding:
@@ -134,6 +139,22 @@ def check_nccl() -> Finding:
     return Finding("NCCL", "ok", f"{version}; {settings or 'no NCCL_ settings'}")
 
 
+def check_triton() -> Finding:
+    """Say whether DeBERTa's attention kernels can be compiled and run on the first GPU."""
+    import torch
+
+    from pref_dist.models.deberta.gpu import has_kernels
+
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        works = has_kernels(torch.device("cuda", 0), torch.float32)
+    if works:
+        return Finding("Triton", "ok", "compiles and runs the kernels of DeBERTa's attention")
+    if not heard:
+        return Finding("Triton", "ok", f"{NOT_HERE}, or the GPU is older than it: torch's operations attend in DeBERTa")
+    return Finding("Triton", "warning", str(heard[-1].message), "Install gcc, or set CC and TRITON_CACHE_DIR.")
+
+
 def check_precision_asked(question: Question) -> Iterator[Finding]:
     """Prove that the device computes in the precision of the run config."""
     import torch
@@ -148,7 +169,18 @@ def check_precision_asked(question: Question) -> Iterator[Finding]:
     except ParallelError as error:
         yield Finding("precision", "error", str(error), "Set train.precision=auto, or another of them.")
         return
-    yield Finding("precision", "ok", f"train.precision={asked} is {precision} on {device.type}, and computes so")
+    seen = f"train.precision={asked} is {precision} on {device.type}, and computes so"
+    if device.type == "cpu" and precision == "fp32" and NATIVE_BF16 & read_cpu_flags():
+        seen += "; this CPU multiplies bf16 itself, which train.precision=bf16 would use"
+    yield Finding("precision", "ok", seen)
+
+
+def read_cpu_flags() -> set[str]:
+    """Return what the first core says it can do; empty where the system does not say."""
+    with suppress(OSError):
+        lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+        return set(next((line for line in lines if line.startswith("flags")), "").split())
+    return set()
 
 
 def count_driver_gpus() -> int:

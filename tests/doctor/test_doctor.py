@@ -66,9 +66,14 @@ def test_a_sound_machine_has_no_errors_and_every_finding_says_what_was_seen(writ
     assert seconds < NAMED_WITHIN_SECONDS
     assert all(finding.seen for finding in findings)
     assert all(bool(finding.remedy) == (finding.state != "ok") for finding in findings)
-    names = ("Python", "torch", "CUDA", "GPUs", "NCCL", "DeepSpeed ops", "CPU cores", "/dev/shm", "cache folder", "hub")
-    assert not [name for name in (*names, "Slurm", "model", "data.train", "run folder") if name not in found]
+    names = ("Python", "torch", "CUDA", "GPUs", "NCCL", "Triton", "DeepSpeed ops", "CPU cores", "cache folder", "hub")
+    assert not [
+        name for name in (*names, "/dev/shm", "Slurm", "model", "data.train", "run folder") if name not in found
+    ]
     assert found["torch"][0].seen.endswith("as tested")
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    may_say_so = found["CUDA"][0].seen.startswith("not here") and ("avx512_bf16" in flags or "amx_bf16" in flags)
+    assert ("train.precision=bf16 would use" in found["precision"][0].seen) == may_say_so
     assert (found["hub"][0].state, found["hub"][0].seen[:9]) == ("ok", "not asked"), "this model is a folder"
     assert "a checkpoint has about" in found["run folder"][0].seen
     assert not list(tmp_path.glob("**/.doctor*"))

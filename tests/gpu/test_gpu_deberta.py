@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pref_dist.doctor.devices import check_triton
 from pref_dist.models.deberta import gpu as gpu_attention
 from pref_dist.models.deberta.gpu import attend_fused, has_kernels
 from pref_dist.models.deberta.rows import find_fused
@@ -79,6 +80,7 @@ def test_scores_that_fp16_holds_only_when_they_are_scaled_stay_finite(gpu):
 
 def test_dropout_keeps_the_mean_and_is_drawn_by_torch(gpu):
     assert has_kernels(gpu, torch.float32)
+    assert (check_triton().state, check_triton().remedy) == ("ok", "")
     torch.manual_seed(0)
     query, key = torch.randn(2, 128, 4, 16, device=gpu).unbind(0)
     value = torch.ones(128, 4, 16, device=gpu)
