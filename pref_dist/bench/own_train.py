@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from pref_dist.bench.matrix_work import DTYPES, TIMES_IN_TRAINING, count_linear_
 from pref_dist.bench.measurement import Measurement
 from pref_dist.bench.own_config import own_config
 from pref_dist.bench.parts import TrainQuestion
+from pref_dist.bench.rows import read_rows
 from pref_dist.config.schema import RunConfig
 from pref_dist.data.batches import build_batch
 from pref_dist.errors import BenchError
@@ -63,8 +65,19 @@ def measure(question: TrainQuestion) -> dict[str, Any]:
         raise BenchError(f"The run is {result.state} after {len(heard.records)} of {rows.plan.num_steps} steps.")
     found = asdict(describe(settled, rows, heard, clock, parallel.device))
     if question.with_log_loss:
-        found["log_loss"] = result.metrics["log_loss"]
+        found["log_loss"] = read_log_loss(result.metrics, question)
     return found if not question.with_preparation else found | prepared(rows, prepare_seconds)
+
+
+def read_log_loss(metrics: dict[str, Any], question: TrainQuestion) -> float:
+    """Return the run's; BenchError if it left out rows, on which the peers are judged."""
+    num_rows = len(read_rows(Path(question.valid_csv)))
+    if metrics["num_rows"] != num_rows:
+        raise BenchError(
+            f"--valid has {num_rows:,} rows, of which {num_rows - metrics['num_rows']:,} cannot be used (no winner, an "
+            "empty response, ...). Leave them out: `pref-dist inspect` names them."
+        )
+    return float(metrics["log_loss"])
 
 
 def describe(

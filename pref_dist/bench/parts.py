@@ -8,7 +8,7 @@ class TrainQuestion:
     """One training to measure. Paths are strings, since they travel as JSON.
 
     folder: this measurement's own. rows_csv: what is trained on, each row once. valid_csv: rows that our run needs for
-    its end; with_log_loss: every pipeline says its log loss of them afterwards. precision: auto, fp32, bf16 or fp16.
+    its end; with_log_loss: its log loss of them is asked for, too. precision: auto, fp32, bf16 or fp16.
     seed: of the head, the order of the rows and dropout. overrides: `section.key=value` of our run config, which go
     before all else; the peers have none. with_preparation: ours also tells what reading the rows took.
     """

@@ -20,7 +20,8 @@ from pref_dist.errors import ConfigError
 class TrainAsked:
     """steps: of the first number in rows_per_step; the others train on as many rows. dropouts: of ours and of best.
 
-    valid: a labelled CSV file whose log loss every pipeline says after its training, each repeat with another seed.
+    valid: a labelled CSV file whose log loss all but sentence-transformers say after the training, each repeat with
+    another seed.
     """
 
     request: BenchRequest
@@ -57,8 +58,9 @@ def bench_train(asked: TrainAsked) -> Comparison:
         measure_in_turns(columns, request.repeats, measure, folder, request.say)
     about = {
         "verb": "train", "machine": machine, **request.describe(), "rows": asked.num_rows,
-        "valid": None if asked.valid is None else str(asked.valid),
     }  # fmt: skip
+    if asked.valid is not None:
+        about |= {"valid": str(asked.valid), "seed": [SEED + repeat for repeat in range(request.repeats)]}
     return Comparison(columns, pair_columns(columns, equal_dropout=("best",)), about)
 
 
@@ -100,6 +102,9 @@ def announce(asked: TrainAsked, columns: Sequence[Column]) -> str:
     present = [column for column in columns if not column.is_absent]
     tokens = asked.num_rows * request.max_tokens
     seconds = sum(guess_seconds(values, shares[column.pipeline] * tokens, times=3) for column in present)
+    if asked.valid is not None:
+        valid_tokens = len(read_rows(asked.valid)) * request.max_tokens
+        seconds += sum(guess_seconds(values, shares[column.pipeline] * valid_tokens, times=1) for column in present)
     return (
         f"training {request.model_name} on {asked.num_rows:,} rows of {request.data_name}, at most "
         f"{request.max_tokens:,} tokens each, {request.repeats} x {len(present)} processes, one after another; "

@@ -63,7 +63,7 @@ def bench() -> None:
 @click.option(
     "--valid",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Labelled CSV whose log loss every pipeline says after its training, each repeat with another seed.",
+    help="Labelled CSV whose log loss all but sentence-transformers say after training, each repeat by another seed.",
 )
 @repeats_option(3)
 @shared_options

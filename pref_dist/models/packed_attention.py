@@ -19,6 +19,9 @@ NAME = "pref_dist_packed"
 # Queries that look at their neighbours alone are taken so many at a time.
 QUERIES_A_BLOCK = 128
 
+# In bf16 a row's probabilities take 2 bytes for each pair of tokens, head and layer: with 12 heads 25 MB a layer.
+LONGEST_BY_PRODUCTS = 1024
+
 
 def register() -> None:
     """Let transformers' encoders find the function under NAME; they then build no mask."""
@@ -91,24 +94,35 @@ def attend_row(
     """Return (1, A, T, D) of one row, on a CPU."""
     num_tokens = query.shape[2]
     if window is None or num_tokens <= window + 1:
-        # torch's kernel for CPUs drops nothing, and is slower in bf16 than in fp32 (EXPERIMENTS.md, 2026-11-26).
-        if dropout > 0.0 or query.dtype == torch.bfloat16:
+        if dropout > 0.0 or trains_by_products(query):
             factor = query.shape[-1] ** -0.5 if scaling is None else scaling
             attended: Tensor = attend_by_products(query[0], key[0], value[0], factor, dropout)
             return attended.unsqueeze(0)
-        return scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scaling)
+        return attend_widened(query, key, value, None, scaling, dropout)
     blocks = []
     for start in range(0, num_tokens, QUERIES_A_BLOCK):
         end = min(start + QUERIES_A_BLOCK, num_tokens)
         first, last = max(0, start - window), min(num_tokens, end + window)
         seen = is_near(torch.arange(start, end), torch.arange(first, last), window)
         near = key[:, :, first:last], value[:, :, first:last]
-        blocks.append(
-            scaled_dot_product_attention(
-                query[:, :, start:end], *near, attn_mask=seen, dropout_p=dropout, scale=scaling
-            )
-        )
+        blocks.append(attend_widened(query[:, :, start:end], *near, seen, scaling, dropout))
     return torch.cat(blocks, dim=2)
+
+
+def trains_by_products(query: Tensor) -> bool:
+    """Whether a row's gradients in bf16 are worth the memory that its probabilities take until the backward."""
+    return query.dtype == torch.bfloat16 and torch.is_grad_enabled() and query.shape[2] <= LONGEST_BY_PRODUCTS
+
+
+def attend_widened(
+    query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None, scaling: float | None, dropout: float
+) -> Tensor:
+    """Return (1, A, T, D) by torch's kernel for CPUs, which is slower in bf16 than in fp32 (EXPERIMENTS.md, bf16)."""
+    widen = query.dtype == torch.bfloat16 and dropout == 0.0
+    q, k, v = (part.float() if widen else part for part in (query, key, value))
+    with torch.autocast("cpu", enabled=torch.is_autocast_enabled("cpu") and not widen):
+        attended = scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout, scale=scaling)
+    return attended.to(query.dtype)
 
 
 def is_near(query_places: Tensor, key_places: Tensor, window: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Attention of one row on a CPU by matrix products, where torch's own kernel is slow: if anything is dropped, in bf16.
+"""Attention of one row on a CPU by matrix products, for where torch's own kernel is slow: dropout, gradients in bf16.
 
 Suffixes: H heads, L tokens of the row, D width of a head.
 """
@@ -20,7 +20,8 @@ class _RowAttention(torch.autograd.Function):
     """Keeps the probabilities and, if some are dropped, one byte for each; all else of that size is a block's.
 
     Scores and their softmax are made in fp32 at least: rounded to 16 bits, a score of 10 would be wrong by .03, and its
-    probability by 3 %. All other products take and give the type of the inputs, as flash attention's do on a GPU.
+    probability by 3 %. All other products take and give the type of the inputs, and so do the probabilities that are
+    kept: in bf16 gradients are then about as exact as those of torch's own kernel for it.
     """
 
     @staticmethod

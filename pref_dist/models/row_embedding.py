@@ -7,6 +7,7 @@ small leaf of their own. The update is of these rows alone (model.embeddings=spa
 Suffixes: R rows of text, T tokens, H hidden, N different tokens.
 """
 
+from contextlib import suppress
 from typing import TypeGuard
 
 import torch
@@ -22,9 +23,9 @@ ROW_BACKENDS: tuple[Backend, ...] = ("single", "ddp")
 class RowEmbedding(nn.Embedding):
     """An nn.Embedding whose weight autograd does not know; `take_gradient` gives what it would have got, by rows.
 
-    is_updated_whole: rows without a gradient get the update of a gradient of zero; else none. spread_gradient: the
-    dense gradient for it, zeros between the updates; made as early as autograd would make one, so that a first
-    micro-batch shows the memory.
+    Only what goes forward in training mode gets a gradient. is_updated_whole: rows without a gradient get the update
+    of a gradient of zero; else none. spread_gradient: then the dense gradient, zeros between the steps; made as early
+    as autograd would make one, so that a first micro-batch shows the memory.
     """
 
     def __init__(self, table: nn.Embedding, is_updated_whole: bool) -> None:
@@ -32,7 +33,8 @@ class RowEmbedding(nn.Embedding):
         self.is_updated_whole = is_updated_whole
         self.weight.requires_grad_(False)
         self.spread_gradient: Tensor | None = None
-        self._taken: list[tuple[Tensor, Tensor]] = []
+        self._ids: list[Tensor] = []
+        self._gradients: list[Tensor] = []
 
     def forward(self, input_ids_RT: Tensor) -> Tensor:
         if not (self.training and torch.is_grad_enabled()):
@@ -41,16 +43,36 @@ class RowEmbedding(nn.Embedding):
             self.spread_gradient = torch.zeros_like(self.weight)
         ids_N, places_RT = torch.unique(input_ids_RT, return_inverse=True)
         rows_NH = self.weight.detach().index_select(0, ids_N).requires_grad_()
-        self._taken.append((ids_N, rows_NH))
+        # torch has no types for it
+        rows_NH.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+            lambda rows: self._keep_gradient(ids_N, rows)
+        )
         return nn.functional.embedding(places_RT, rows_NH)
+
+    def _keep_gradient(self, ids_N: Tensor, rows_NH: Tensor) -> None:
+        """Add a backward's gradient, so that a step takes no more memory than the table has rows."""
+        assert rows_NH.grad is not None
+        gradient_NH, rows_NH.grad = rows_NH.grad, None
+        self._ids.append(ids_N)
+        if self.spread_gradient is not None:
+            self.spread_gradient.index_add_(0, ids_N, gradient_NH)
+            return
+        self._gradients.append(gradient_NH)
+        if sum(map(len, self._ids)) > self.num_embeddings:
+            ids_N, gradient_NH = self.sum_by_row(*self.take_gradient())
+            self._ids, self._gradients = [ids_N], [gradient_NH]
 
     def take_gradient(self) -> tuple[Tensor, Tensor]:
         """Return the ids (N,) and gradients (N, H) of all backwards since the last call; an id may be there twice."""
-        found = [(ids, rows.grad) for ids, rows in self._taken if rows.grad is not None]
-        self._taken.clear()
-        ids = [self.weight.new_empty(0, dtype=torch.int64), *(ids for ids, _ in found)]
-        gradients = [self.weight.new_empty(0, self.embedding_dim), *(gradient for _, gradient in found)]
-        return torch.cat(ids), torch.cat(gradients)
+        ids = torch.cat([self.weight.new_empty(0, dtype=torch.int64), *self._ids])
+        if self.spread_gradient is not None:
+            ids = torch.unique(ids)
+            gradients = self.spread_gradient.index_select(0, ids)
+            self.spread_gradient.index_fill_(0, ids, 0.0)
+        else:
+            gradients = torch.cat([self.weight.new_empty(0, self.embedding_dim), *self._gradients])
+        self._ids, self._gradients = [], []
+        return ids, gradients
 
     def sum_by_row(self, ids: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
         """Return the ids (N,), ascending, each once, and their summed gradients (N, H), where these are not all zero.
@@ -76,10 +98,15 @@ def train_by_rows(module: nn.Module, table: nn.Module) -> None:
     replace_table(module, table, is_updated_whole=False)
 
 
-def collect_gradient_by_rows(module: nn.Module, table: nn.Module) -> None:
+def collect_gradient_by_rows(module: nn.Module) -> None:
     """Let a trained table's gradient be kept by rows, if it can be; the update stays AdamW's of the whole table."""
-    owners = sum(part._parameters.get("weight") is table.weight for part in module.modules())
-    if has_plain_rows(table) and table.weight.requires_grad and owners == 1:
+    table: nn.Module | None = None
+    with suppress(NotImplementedError):  # of models without one table
+        table = module.get_input_embeddings()  # type: ignore[operator]  # transformers' method, which ours have, too
+    if table is None or not has_plain_rows(table) or not table.weight.requires_grad:
+        return
+    owners = sum(value is table.weight for part in module.modules() for value in part._parameters.values())
+    if owners == 1:  # another owner's gradient would be lost
         replace_table(module, table, is_updated_whole=True)
 
 

@@ -243,7 +243,7 @@ def build_engine(config: RunConfig, built: BuiltModel, parallel: Parallel) -> En
     assert train.precision != "auto", "the config is settled before the engine is built"
     # On a GPU looking for the rows would be to wait for it, and a dense gradient takes it a few milliseconds.
     if parallel.device.type == "cpu" and takes_row_gradients(train.precision, parallel.backend):
-        collect_gradient_by_rows(built.module, built.input_embeddings)
+        collect_gradient_by_rows(built.module)
     groups = build_parameter_groups(
         built.module,
         built.head_names,

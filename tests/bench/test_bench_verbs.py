@@ -97,6 +97,15 @@ def test_every_pipeline_says_the_log_loss_of_held_out_rows_each_repeat_with_anot
         assert 1.0 < middle < 1.3, "hardly trained: about the log of 3"
 
 
+def test_held_out_rows_that_ours_could_not_use_end_it(about_rows, sample_dir, tmp_path):
+    lines = (sample_dir / "test_labels.csv").read_text(encoding="utf-8").splitlines()
+    valid = tmp_path / "valid.csv"
+    valid.write_text("\n".join([*lines[:20], lines[20].rsplit(",", 3)[0] + ",0,0,0"]) + "\n", encoding="utf-8")
+    sizes = ["--steps", 1, "--dropout", 0, "--peers", "", "--valid", valid]
+    said = bench("train", *about_rows, *sizes, code=11).stderr
+    assert "--valid has 20 rows, of which 1 cannot be used" in said
+
+
 def test_best_sorts_pools_of_fifty_batches_as_on_a_large_data_set():
     """Short and long rows in turn, ten batches: transformers alone would make four pools of so few rows."""
     from pref_dist.bench.best_trainer import LargePoolSampler

@@ -168,21 +168,27 @@ def test_padded_rows_of_a_gpu_are_attended_to_like_packed_ones(window):
     torch.testing.assert_close(padded, packed, rtol=0, atol=1e-12)
 
 
-def test_rows_of_16_bits_are_attended_to_with_scores_that_are_not_rounded():
+@pytest.mark.parametrize(("window", "longest"), [(None, 1024), (20, 1024), (None, 100)], ids=["all", "window", "long"])
+@pytest.mark.parametrize("has_backward", [True, False])
+def test_rows_of_16_bits_are_attended_to_with_scores_that_are_not_rounded(window, longest, has_backward, monkeypatch):
     """With scores of +-50 that were, the output would be .013 off, and the gradients .027."""
+    monkeypatch.setattr(packed_attention, "LONGEST_BY_PRODUCTS", longest)
     torch.manual_seed(0)
     rows = find_rows(torch.ones(2, 150, dtype=torch.int64))
-    parts = [(torch.randn(1, 2, 300, 32) * 3).bfloat16().requires_grad_() for _ in range(3)]
-    wide = [part.detach().double().requires_grad_() for part in parts]
-    gradient = torch.randn(1, 300, 2, 32).bfloat16()
-    exact, _ = packed_attention.attend_packed(torch.nn.Identity(), *wide, None, packed_rows=rows)
-    exact.backward(gradient.double())
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found, _ = packed_attention.attend_packed(torch.nn.Identity(), *parts, None, packed_rows=rows)
-    found.backward(gradient)
+    parts = [(torch.randn(1, 2, 300, 32) * 3).bfloat16().requires_grad_(has_backward) for _ in range(3)]
+    wide = [part.detach().double().requires_grad_(has_backward) for part in parts]
+    asked = {"packed_rows": rows, "sliding_window": window}
+    with torch.set_grad_enabled(has_backward):
+        exact, _ = packed_attention.attend_packed(torch.nn.Identity(), *wide, None, **asked)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found, _ = packed_attention.attend_packed(torch.nn.Identity(), *parts, None, **asked)
     assert found.dtype == torch.bfloat16
     assert relative_error(found, exact) < 0.003  # to round the exact one takes .0017
-    assert max(relative_error(part.grad, one.grad) for part, one in zip(parts, wide, strict=True)) < 0.006
+    if has_backward:
+        gradient = torch.randn(1, 300, 2, 32).bfloat16()
+        exact.backward(gradient.double())
+        found.backward(gradient)
+        assert max(relative_error(part.grad, one.grad) for part, one in zip(parts, wide, strict=True)) < 0.006
 
 
 def relative_error(found, exact):

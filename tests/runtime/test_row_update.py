@@ -22,16 +22,23 @@ class Reader(nn.Module):
         self.table = nn.Embedding(NUM_TOKENS, 4, padding_idx=PADDING)
         self.head = nn.Linear(4, 3)
 
+    def get_input_embeddings(self):
+        return self.table
+
     def forward(self, ids):
         return self.head(torch.tanh(self.table(ids)).sum(dim=1))
 
 
+def update_by_rows(module):
+    train_by_rows(module, module.table)
+
+
 def build(change=None, weight_decay=0.1):
-    """change: what is done to the table, train_by_rows or collect_gradient_by_rows; None: a dense one."""
+    """change: what is done to the table, update_by_rows or collect_gradient_by_rows; None: a dense one."""
     torch.manual_seed(0)
     module = Reader().double()
     if change is not None:
-        change(module, module.table)
+        change(module)
     groups = build_parameter_groups(module, [], OptimizerSettings(0.05, None, weight_decay))
     return module, ReplicatedEngine(module, module, groups, EngineSettings("fp32", 0.5), torch.device("cpu"), 1)
 
@@ -68,7 +75,7 @@ def put_back_rows(engine, before, batches):
 
 @pytest.mark.parametrize("first_token", [1, 8])
 def test_rows_of_a_steps_tokens_are_updated_as_adamw_does_and_the_others_are_as_if_there_had_been_no_step(first_token):
-    (dense, dense_engine), (sparse, sparse_engine) = build(), build(train_by_rows)
+    (dense, dense_engine), (sparse, sparse_engine) = build(), build(update_by_rows)
     for batches in draw_steps(first_token):
         before = copy_states(dense_engine)
         norms = [
@@ -106,13 +113,32 @@ def test_a_gradient_by_rows_that_is_not_finite_is_gone_in_the_next_step():
 def test_a_frozen_or_a_shared_table_keeps_its_gradient():
     module = Reader()
     module.table.requires_grad_(False)
-    collect_gradient_by_rows(module, module.table)
+    collect_gradient_by_rows(module)
     assert type(module.table) is nn.Embedding
     module = Reader()
     module.unembed = nn.Linear(4, NUM_TOKENS, bias=False)
     module.unembed.weight = module.table.weight
-    collect_gradient_by_rows(module, module.table)
+    collect_gradient_by_rows(module)
     assert type(module.table) is nn.Embedding, "another module's gradient would be lost"
+
+
+@pytest.mark.parametrize("change", [update_by_rows, collect_gradient_by_rows])
+def test_a_step_of_many_micro_batches_keeps_no_more_rows_than_the_table_has(change):
+    (dense, dense_engine), (by_rows, engine) = build(), build(change)
+    batches = [torch.arange(1, NUM_TOKENS).view(1, -1)] * 20
+    norms = []
+    for module, one in ((dense, dense_engine), (by_rows, engine)):
+        for ids in batches:
+            one.backward(module(ids).pow(2).sum(), is_last=True)
+            assert sum(map(len, getattr(module.table, "_gradients", []))) <= NUM_TOKENS
+        norms.append(one.step(1.0).read().grad_norm)
+    assert norms[0] == pytest.approx(norms[1], rel=1e-12)
+
+
+def test_a_model_without_one_table_is_left_alone():
+    module = nn.Linear(2, 2)
+    module.get_input_embeddings = lambda: (_ for _ in ()).throw(NotImplementedError)
+    collect_gradient_by_rows(module)
 
 
 def check_equal_states(wanted_engine, found_engine):
@@ -125,7 +151,7 @@ def check_equal_states(wanted_engine, found_engine):
 
 
 def test_a_micro_batch_of_weight_0_touches_no_row():
-    module, engine = build(train_by_rows)
+    module, engine = build(update_by_rows)
     take_step(module, engine, draw_steps(1)[0])
     before = copy_states(engine)["table.weight"]
     engine.backward(module(torch.tensor([[5, 6]])).sum() * 0.0, is_last=True)
@@ -137,7 +163,7 @@ def test_a_micro_batch_of_weight_0_touches_no_row():
 
 
 def test_a_gradient_of_a_row_that_is_not_finite_changes_nothing():
-    module, engine = build(train_by_rows)
+    module, engine = build(update_by_rows)
     before = copy_states(engine)
     engine.backward(module(torch.tensor([[5, 6]])).sum() * float("nan"), is_last=True)
     assert engine.step(1.0).skipped
@@ -147,7 +173,7 @@ def test_a_gradient_of_a_row_that_is_not_finite_changes_nothing():
 
 
 def test_an_evaluation_leaves_no_rows_behind():
-    module, _ = build(train_by_rows)
+    module, _ = build(update_by_rows)
     with torch.no_grad():
         module(torch.tensor([[5, 6]]))
     module.eval()(torch.tensor([[5, 6]]))
