@@ -136,11 +136,10 @@ def measure(run: Runs, asked: ScalingAsked, config: Path, folder: Path) -> None:
         return
     run_dir = folder / f"{run.backend}-{run.ranks}-{len(run.train)}"
     command = ["bash", str(LAUNCHER), run.backend, str(run.ranks), "train", str(config), "--set", f"run.dir={run_dir}"]
-    kept = {name: value for name, value in os.environ.items() if name not in LAUNCHED}
-    done = subprocess.run(command, capture_output=True, text=True, env=kept | {"OMP_NUM_THREADS": "1"})
-    if done.returncode != 0:
-        end = (done.stdout + done.stderr).strip()[-STDERR_CHARACTERS:]
-        run.failure = f"{' '.join(command)} ended with {done.returncode}, and said last:\n{end}\nMend what it names."
+    code, said = run_launcher(command)
+    if code != 0:
+        end = said.strip()[-STDERR_CHARACTERS:]
+        run.failure = f"{' '.join(command)} ended with {code}, and said last:\n{end}\nMend what it names."
         asked.request.say(f"  {run.backend}, {run.ranks} ranks: FAILED")
         return
     train, evaluate = read_speeds(run_dir / "metrics.jsonl")
@@ -150,6 +149,20 @@ def measure(run: Runs, asked: ScalingAsked, config: Path, folder: Path) -> None:
     asked.request.say(
         f"  {run.backend}, {run.ranks} ranks: {train:.2f} rows/s in training, {evaluate:.2f} in evaluation"
     )
+
+
+def run_launcher(command: Sequence[str]) -> tuple[int, str]:
+    """Return how a launcher ended and what it said; it and its ranks are gone afterwards, whatever happens."""
+    kept = {name: value for name, value in os.environ.items() if name not in LAUNCHED}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=kept | {"OMP_NUM_THREADS": "1"}
+    ) as process:
+        try:
+            said, _ = process.communicate()
+        finally:  # Ctrl-C or SIGTERM: the launcher ends its ranks when it is asked to end
+            process.terminate()
+            process.wait()
+    return process.returncode, said
 
 
 def read_speeds(metrics_log: Path) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """`pref-dist bench train | evaluate | cache | plan | scaling | growth`."""
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ def bench() -> None:
 
     What each figure means stands in docs/performance.md. Leave the machine alone while it runs.
     """
+    # As Ctrl-C: no measuring process goes on by itself, and no folder is left.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @bench.command("train")

@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 
+import psutil
 import pytest
 
 MAX_TOKENS = 96
@@ -130,6 +132,32 @@ def test_a_pipeline_that_cannot_run_leaves_no_hole(about_rows):
     assert "FAILED" in result.stdout
     assert "train.token_budget=33" in result.stderr
     assert "raise train.token_budget" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "verb", [["train"], ["scaling", "--rows-per-step", "8", "--valid-rows", "8"]], ids=lambda v: v[0]
+)
+def test_a_bench_that_is_told_to_end_leaves_no_process_and_no_folder(verb, about_rows, tmp_path):
+    command = [sys.executable, "-m", "pref_dist", "bench", *verb, *about_rows]
+    with subprocess.Popen(
+        command, env=os.environ | {"TMPDIR": str(tmp_path)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        parent, deadline = psutil.Process(process.pid), time.monotonic() + 100
+        while not (started := find_measuring(parent)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(60) == 130
+    assert started, "a measurement had begun"
+    _, alive = psutil.wait_procs(started, timeout=30)
+    assert not alive
+    assert not list(tmp_path.iterdir())
+
+
+def find_measuring(parent):
+    """Return all processes below it, once one of them computes."""
+    below = parent.children(recursive=True)
+    is_at_work = any("pref_dist" in " ".join(one.cmdline()) and one.cpu_times().user > 1.5 for one in below)
+    return below if is_at_work else []
 
 
 def test_evaluate_answers_every_row_and_pads_only_the_seeds(about_rows):
