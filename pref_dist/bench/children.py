@@ -16,6 +16,7 @@ from pref_dist.errors import BenchError
 
 STDERR_CHARACTERS = 1500
 SECONDS_BETWEEN_LOOKS = 0.02
+SECONDS_TO_CLEAN_UP = 5
 # What a launcher has set is not about one measurement's process.
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -29,17 +30,33 @@ def run_child(part: str, question: Any, watch_memory: bool = False) -> dict[str,
         process = subprocess.Popen(
             [sys.executable, "-m", "pref_dist.bench", part],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=child_environment(),
+            start_new_session=True,
         )  # fmt: skip
         peak = TreeMemory(process.pid) if watch_memory else None
         try:
             output, _ = process.communicate(json.dumps(asdict(question)).encode())
-        finally:  # Ctrl-C must not leave it behind
-            process.kill()
-            process.wait()
+        finally:  # Ctrl-C and SIGTERM must not leave it behind
+            end_group(process)
         if process.returncode != 0 or not output.strip():
             raise BenchError(explain(part, process.returncode, read_end(stderr)))
     found: dict[str, Any] = json.loads(output.splitlines()[-1])
     return found if peak is None else found | {"tree_bytes": peak.bytes}
+
+
+def end_group(leader: subprocess.Popen[bytes]) -> None:
+    """End it and all that it has started: as by Ctrl-C, so that they remove their own files, then by force."""
+    try:
+        send_group(leader, signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            leader.wait(SECONDS_TO_CLEAN_UP)
+    finally:  # a second Ctrl-C does not wait
+        send_group(leader, signal.SIGKILL)
+        leader.wait()
+
+
+def send_group(leader: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(leader.pid, number)
 
 
 def child_environment() -> dict[str, str]:

@@ -65,12 +65,17 @@ def measure(question: TrainQuestion) -> dict[str, Any]:
         raise BenchError(f"The run is {result.state} after {len(heard.records)} of {rows.plan.num_steps} steps.")
     found = asdict(describe(settled, rows, heard, clock, parallel.device))
     if question.with_log_loss:
-        found["log_loss"] = read_log_loss(result.metrics, question)
+        found["log_loss"] = read_log_loss(result.metrics, question, rows.plan.num_steps)
     return found if not question.with_preparation else found | prepared(rows, prepare_seconds)
 
 
-def read_log_loss(metrics: dict[str, Any], question: TrainQuestion) -> float:
-    """Return the run's; BenchError if it left out rows, on which the peers are judged."""
+def read_log_loss(metrics: dict[str, Any], question: TrainQuestion, last_step: int) -> float:
+    """Return the run's at its end; BenchError if it is of an earlier step, or left out rows that the peers answer."""
+    if metrics["step"] != last_step:
+        raise BenchError(
+            f"Our log loss is that of its best step, {metrics['step']:,} of {last_step:,}, and the peers' that of "
+            "their last. Leave evaluate.every_steps and evaluate.every_epochs out of --set."
+        )
     num_rows = len(read_rows(Path(question.valid_csv)))
     if metrics["num_rows"] != num_rows:
         raise BenchError(

@@ -34,7 +34,9 @@ def bench() -> None:
     What each figure means stands in docs/performance.md. Leave the machine alone while it runs.
     """
     # As Ctrl-C: no measuring process goes on by itself, and no folder is left.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, signal.default_int_handler)
 
 
 @bench.command("train")

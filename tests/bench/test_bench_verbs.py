@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,6 +10,10 @@ from importlib.util import find_spec
 
 import psutil
 import pytest
+
+from pref_dist.bench.own_train import read_log_loss
+from pref_dist.bench.parts import TrainQuestion
+from pref_dist.errors import BenchError
 
 MAX_TOKENS = 96
 NUM_ROWS = 40  # in batches of 8
@@ -108,6 +113,12 @@ def test_held_out_rows_that_ours_could_not_use_end_it(about_rows, sample_dir, tm
     assert "--valid has 20 rows, of which 1 cannot be used" in said
 
 
+def test_a_log_loss_of_our_best_step_is_not_put_beside_the_peers_last(tmp_path):
+    question = TrainQuestion("", "", "", "", 8, 8, 0.0, "fp32", 0, with_log_loss=True)
+    with pytest.raises(BenchError, match=r"its best step, 2 of 5.* Leave evaluate\.every_steps"):
+        read_log_loss({"step": 2, "log_loss": 1.0, "num_rows": 1}, question, last_step=5)
+
+
 def test_best_sorts_pools_of_fifty_batches_as_on_a_large_data_set():
     """Short and long rows in turn, ten batches: transformers alone would make four pools of so few rows."""
     from pref_dist.bench.best_trainer import LargePoolSampler
@@ -135,17 +146,23 @@ def test_a_pipeline_that_cannot_run_leaves_no_hole(about_rows):
 
 
 @pytest.mark.parametrize(
-    "verb", [["train"], ["scaling", "--rows-per-step", "8", "--valid-rows", "8"]], ids=lambda v: v[0]
+    ("verb", "least", "sent"),
+    [
+        (["train"], 1, signal.SIGHUP),
+        (["cache", "--rows", "30000", "--processes", "2"], 3, signal.SIGTERM),  # with datasets.map's own processes
+        (["scaling", "--rows-per-step", "8", "--valid-rows", "8"], 1, signal.SIGTERM),
+    ],
+    ids=["train", "cache", "scaling"],
 )
-def test_a_bench_that_is_told_to_end_leaves_no_process_and_no_folder(verb, about_rows, tmp_path):
+def test_a_bench_that_is_told_to_end_leaves_no_process_and_no_folder(verb, least, sent, about_rows, tmp_path):
     command = [sys.executable, "-m", "pref_dist", "bench", *verb, *about_rows]
     with subprocess.Popen(
         command, env=os.environ | {"TMPDIR": str(tmp_path)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         parent, deadline = psutil.Process(process.pid), time.monotonic() + 100
-        while not (started := find_measuring(parent)) and time.monotonic() < deadline:
+        while not (started := find_measuring(parent, least)) and time.monotonic() < deadline:
             time.sleep(0.05)
-        process.terminate()
+        process.send_signal(sent)
         assert process.wait(60) == 130
     assert started, "a measurement had begun"
     _, alive = psutil.wait_procs(started, timeout=30)
@@ -153,11 +170,14 @@ def test_a_bench_that_is_told_to_end_leaves_no_process_and_no_folder(verb, about
     assert not list(tmp_path.iterdir())
 
 
-def find_measuring(parent):
-    """Return all processes below it, once one of them computes."""
+def find_measuring(parent, least):
+    """Return all processes below it, once there are so many and one of them computes."""
     below = parent.children(recursive=True)
-    is_at_work = any("pref_dist" in " ".join(one.cmdline()) and one.cpu_times().user > 1.5 for one in below)
-    return below if is_at_work else []
+    try:
+        is_at_work = any("pref_dist" in " ".join(one.cmdline()) and one.cpu_times().user > 1.5 for one in below)
+    except psutil.NoSuchProcess:  # one has just ended
+        return []
+    return below if is_at_work and len(below) >= least else []
 
 
 def test_evaluate_answers_every_row_and_pads_only_the_seeds(about_rows):
