@@ -191,6 +191,15 @@ def test_rows_of_16_bits_are_attended_to_with_scores_that_are_not_rounded(window
         assert max(relative_error(part.grad, one.grad) for part, one in zip(parts, wide, strict=True)) < 0.006
 
 
+def test_only_gradients_in_bf16_of_rows_that_are_not_long_are_worth_the_square_of_a_row():
+    short, long = (torch.zeros(1, 2, tokens, 8, dtype=torch.bfloat16) for tokens in (1024, 1025))
+    assert packed_attention.trains_by_products(short)
+    assert not packed_attention.trains_by_products(long)
+    assert not packed_attention.trains_by_products(short.float())
+    with torch.no_grad():
+        assert not packed_attention.trains_by_products(short)
+
+
 def relative_error(found, exact):
     return float(((found.double() - exact).norm() / exact.norm()).detach())
 
