@@ -59,3 +59,20 @@ def test_gradients_are_those_of_the_function_with_its_dropped_places(dropout, ro
         return attend(query, key, value, key_of_distance, query_of_distance, where, dropout)
 
     assert torch.autograd.gradcheck(run, inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize(("dtype", "most"), [(torch.bfloat16, 1e-2), (torch.float16, 2e-3)])
+def test_gradients_in_16_bits_are_near_those_in_64_with_the_same_places_dropped(dtype, most, dropout):
+    torch.manual_seed(9)
+    sizes = [(1, 150, 2, 16)] * 3 + [(299, 2, 16)] * 2
+    narrow = [(0.4 * torch.randn(size)).to(dtype).requires_grad_() for size in sizes]
+    wide = [tensor.detach().double().requires_grad_() for tensor in narrow]
+    weight = torch.randn(sizes[0]).to(dtype)
+    found, exact = [], []
+    for inputs, results in ((narrow, found), (wide, exact)):
+        torch.manual_seed(10)
+        context = attend(*inputs, WHOLE, dropout)
+        results += [context.detach(), *torch.autograd.grad(context, inputs, weight.to(context.dtype))]
+    for ours, expected in zip(found, exact, strict=True):
+        assert (ours.double() - expected).norm() < most * expected.norm()

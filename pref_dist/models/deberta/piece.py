@@ -38,22 +38,30 @@ def attend_piece(of: Operands, mask: Tensor | None, dropout: float) -> tuple[Ten
 
 
 def _score(of: Operands) -> Tensor:
-    scores = of.query @ of.key.transpose(-1, -2)
-    num_rows, _, num_tokens, _ = of.query.shape
-    for block, window in divide(num_tokens, scores.device.type):
-        size = block.stop - block.start
-        if of.key_of_distance is not None:
-            products = by_distance(of.query[:, :, block], of.key_of_distance[window])
-            scores[:, :, block].add_(by_pair(products, num_rows, size))
-        if of.query_of_distance is not None:
+    """Return the scores (R, H, L, L); the terms of distances go first, since a product can add itself to what is there.
+
+    Those of a distance's query come transposed: to copy them is faster than to add them.
+    """
+    num_rows, num_heads, num_tokens, _ = of.query.shape
+    scores = of.query.new_empty(num_rows, num_heads, num_tokens, num_tokens)
+    blocks = list(divide(num_tokens, scores.device.type))
+    if of.query_of_distance is None:
+        scores.zero_()
+    else:
+        for block, window in blocks:
             products = by_distance(of.key[:, :, block], of.query_of_distance[window])
-            scores[..., block].add_(by_pair(products, num_rows, size).transpose(-1, -2))
+            scores[..., block].copy_(by_pair(products, num_rows, block.stop - block.start).transpose(-1, -2))
+    if of.key_of_distance is not None:
+        for block, window in blocks:
+            products = by_distance(of.query[:, :, block], of.key_of_distance[window])
+            scores[:, :, block].add_(by_pair(products, num_rows, block.stop - block.start))
+    scores.flatten(0, 1).baddbmm_(of.query.flatten(0, 1), of.key.flatten(0, 1).transpose(1, 2))
     return scores
 
 
 def _softmax(scores: Tensor) -> Tensor:
     # 16-bit: computed in float32 inside, as the softmax that autocast would ask for.
-    if scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64):
+    if scores.device.type == "cpu":
         return torch.softmax(scores, -1, out=scores)
     return torch.softmax(scores, -1)
 
@@ -66,13 +74,13 @@ def find_grads(
     signed: the probabilities that `attend_piece` returned. context, context_grad: (R, H, L, D).
     """
     # The sum over keys of probability times its gradient, also with dropout: no pass over the scores needed.
-    delta = (context_grad * context).sum(-1, keepdim=True, dtype=_sum_dtype(context.dtype))
+    delta = (context_grad * context).sum(-1, keepdim=True)
     used = signed
     if dropout > 0:
         used = signed.clamp_min(0)
         context_grad = context_grad / (1 - dropout)
     to.value.copy_(used.transpose(-1, -2) @ context_grad)
-    score_grad = _find_score_grad(of.value, signed, used, delta, context_grad)
+    score_grad = _find_score_grad(context_grad @ of.value.transpose(-1, -2), signed, used, delta)
     query_grad = score_grad @ of.key
     key_grad = score_grad.transpose(-1, -2) @ of.query
     _add_grads_by_distance(of, score_grad, query_grad, key_grad, to)
@@ -80,19 +88,17 @@ def find_grads(
     to.key.copy_(key_grad)
 
 
-def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def _find_score_grad(value: Tensor, signed: Tensor, used: Tensor, delta: Tensor, context_grad: Tensor) -> Tensor:
-    """Return probability * (its gradient - delta), (R, H, L, L)."""
-    # In delta's dtype, float32 for 16 bits: a rounded delta would push a whole row of gradients to one side.
-    grad = (context_grad @ value.transpose(-1, -2)).to(delta.dtype)
+def _find_score_grad(grad: Tensor, signed: Tensor, used: Tensor, delta: Tensor) -> Tensor:
+    """Return probability * (its gradient - delta), (R, H, L, L); what is used has the gradient `grad`, overwritten."""
+    if grad.dtype in (torch.bfloat16, torch.float16):
+        if used is not signed:
+            grad, signed = grad.mul_(used > 0), signed.abs()
+        # Torch finds delta again, in float32: a rounded one would push a whole row of gradients to one side.
+        score_grad: Tensor = torch.ops.aten._softmax_backward_data(grad, signed, -1, grad.dtype)
+        return score_grad
     if used is signed:
-        grad.sub_(delta).mul_(signed)
-    else:
-        grad.mul_(used).addcmul_(signed.abs(), delta, value=-1)
-    return grad.to(signed.dtype)
+        return grad.sub_(delta).mul_(signed)
+    return grad.mul_(used).addcmul_(signed.abs(), delta, value=-1)
 
 
 def _add_grads_by_distance(
