@@ -12,8 +12,8 @@ from torch.autograd.function import once_differentiable
 
 from pref_dist.models.dropout import count_dropped, draw_kept, scale_of_kept
 
-# Heads go through together as long as their scores stay in the CPU's caches: 2 MB of fp32.
-LARGEST_BLOCK_ELEMENTS = 2**19
+# Heads go through together as long as their scores stay in the CPU's caches: 4 MB of fp32.
+LARGEST_BLOCK_ELEMENTS = 2**20
 
 
 class _RowAttention(torch.autograd.Function):
