@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures all that README's table of speeds says, one after another, and goes on where it was stopped. It wants the
-# machine alone for some two hours on two cores. A text and a JSON file for each measurement are left in DIR.
+# machine alone for some three hours on two cores. A text and a JSON file for each measurement are left in DIR.
 #
 #   bash launch/speed.sh TRAIN_CSV DIR [NAME...]
 set -euo pipefail
@@ -31,13 +31,16 @@ measure() {
 }
 
 measure_all() {
-  local peers=(--peers "seed,best") shape cap
+  local peers=(--peers "seed,best") ours_bf16=(--set train.precision=bf16) shape cap
   measure evaluate evaluate --data "$data" --rows 256 --int8
   measure train train --data "$data" --steps 24 --rows-per-step 8,32,64 "${peers[@]}"
   measure train_bf16 train --data "$data" --steps 24 --precision bf16 "${peers[@]}"
+  measure train_ours_bf16 train --data "$data" --steps 24 "${ours_bf16[@]}" "${peers[@]}"
   for shape in deberta-v3-small deberta-v3-xsmall; do
     for cap in 512 1024; do
       measure "${shape}_$cap" train --data "$data" --shape "$shape" --max-tokens "$cap" --steps 4 "${peers[@]}"
+      measure "${shape}_${cap}_ours_bf16" train --data "$data" --shape "$shape" --max-tokens "$cap" --steps 4 \
+        "${peers[@]}" "${ours_bf16[@]}"
     done
   done
   measure scaling scaling --data "$data"
