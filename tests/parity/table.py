@@ -45,6 +45,8 @@ def render_worst(found: list[Difference]) -> str:
 def render_precision(precision: str, measured: Measured) -> str:
     bound = BOUNDS[precision]
     kinds = [kind for kind in KINDS if kind.precision == precision]
+    if not any(cells.keys() >= set(kinds) for cells in measured.values()):
+        return f"## {precision}\n\nNot measured: the processor of that machine does not compute in it.\n"
     names = [kind.name.removeprefix(f"{precision}, ") for kind in kinds]
     lines = [
         f"## {precision}",

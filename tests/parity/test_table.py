@@ -1,5 +1,8 @@
 """The measured table in the docs."""
 
+from tests.parity.kinds import KINDS
+from tests.parity.measure import Difference
+from tests.parity.table import render_page
 from tests.ranks.launch_ranks import REPO_ROOT
 
 
@@ -16,3 +19,10 @@ def test_every_measured_cell_is_there():
     page = (REPO_ROOT / "docs" / "parity.md").read_text(encoding="utf-8")
     for backend in ("ddp", "zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload", "fsdp2"):
         assert page.count(f"| {backend} | ") >= 4, backend
+
+
+def test_a_precision_that_the_processor_has_not_is_said_to_be_missing():
+    cells = {kind: Difference(0.0, 0.0, 0.0) for kind in KINDS if kind.precision != "fp16"}
+    page = render_page({("ddp", 2): cells})
+    assert page.endswith("## fp16\n\nNot measured: the processor of that machine does not compute in it.\n")
+    assert page.count("Not measured") == 1
