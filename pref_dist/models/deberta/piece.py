@@ -73,14 +73,17 @@ def find_grads(
 
     signed: the probabilities that `attend_piece` returned. context, context_grad: (R, H, L, D).
     """
-    # The sum over keys of probability times its gradient, also with dropout: no pass over the scores needed.
-    delta = (context_grad * context).sum(-1, keepdim=True)
-    used = signed
+    used, used_grad = signed, context_grad
     if dropout > 0:
-        used = signed.clamp_min(0)
-        context_grad = context_grad / (1 - dropout)
-    to.value.copy_(used.transpose(-1, -2) @ context_grad)
-    score_grad = _find_score_grad(context_grad @ of.value.transpose(-1, -2), signed, used, delta)
+        used, used_grad = signed.clamp_min(0), context_grad / (1 - dropout)
+    to.value.copy_(used.transpose(-1, -2) @ used_grad)
+    grad = used_grad @ of.value.transpose(-1, -2)
+    if grad.dtype in (torch.bfloat16, torch.float16):
+        score_grad = _find_score_grad_of_16_bits(grad, signed, used)
+    else:
+        # The sum over keys of probability times its gradient, also with dropout: no pass over the scores needed.
+        delta = (context_grad * context).sum(-1, keepdim=True)
+        score_grad = _find_score_grad(grad, signed, used, delta)
     query_grad = score_grad @ of.key
     key_grad = score_grad.transpose(-1, -2) @ of.query
     _add_grads_by_distance(of, score_grad, query_grad, key_grad, to)
@@ -90,15 +93,17 @@ def find_grads(
 
 def _find_score_grad(grad: Tensor, signed: Tensor, used: Tensor, delta: Tensor) -> Tensor:
     """Return probability * (its gradient - delta), (R, H, L, L); what is used has the gradient `grad`, overwritten."""
-    if grad.dtype in (torch.bfloat16, torch.float16):
-        if used is not signed:
-            grad, signed = grad.mul_(used > 0), signed.abs()
-        # Torch finds delta again, in float32: a rounded one would push a whole row of gradients to one side.
-        score_grad: Tensor = torch.ops.aten._softmax_backward_data(grad, signed, -1, grad.dtype)
-        return score_grad
     if used is signed:
         return grad.sub_(delta).mul_(signed)
     return grad.mul_(used).addcmul_(signed.abs(), delta, value=-1)
+
+
+def _find_score_grad_of_16_bits(grad: Tensor, signed: Tensor, used: Tensor) -> Tensor:
+    """As above; torch finds delta, in float32: a rounded one would push a whole row of gradients to one side."""
+    if used is not signed:
+        grad, signed = grad.mul_(used > 0), signed.abs()
+    score_grad: Tensor = torch.ops.aten._softmax_backward_data(grad, signed, -1, grad.dtype)
+    return score_grad
 
 
 def _add_grads_by_distance(
