@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Measures all that README's table of speeds says, one after another, and goes on where it was stopped. It wants the
-# machine alone for some three hours on two cores. A text and a JSON file for each measurement are left in DIR.
+# machine alone for hours, by what its parts have taken some six on two cores. A text and a JSON file for each are left
+# in DIR.
 #
 #   bash launch/speed.sh TRAIN_CSV DIR [NAME...]
 set -euo pipefail

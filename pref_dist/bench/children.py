@@ -35,7 +35,7 @@ def run_child(part: str, question: Any, watch_memory: bool = False) -> dict[str,
         peak = TreeMemory(process.pid) if watch_memory else None
         try:
             output, _ = process.communicate(json.dumps(asdict(question)).encode())
-        finally:  # Ctrl-C and SIGTERM must not leave it behind
+        finally:  # Ctrl-C, SIGTERM and SIGHUP must not leave it behind
             end_group(process)
         if process.returncode != 0 or not output.strip():
             raise BenchError(explain(part, process.returncode, read_end(stderr)))

@@ -113,7 +113,7 @@ def test_held_out_rows_that_ours_could_not_use_end_it(about_rows, sample_dir, tm
     assert "--valid has 20 rows, of which 1 cannot be used" in said
 
 
-def test_a_log_loss_of_our_best_step_is_not_put_beside_the_peers_last(tmp_path):
+def test_a_log_loss_of_our_best_step_is_not_put_beside_the_peers_last():
     question = TrainQuestion("", "", "", "", 8, 8, 0.0, "fp32", 0, with_log_loss=True)
     with pytest.raises(BenchError, match=r"its best step, 2 of 5.* Leave evaluate\.every_steps"):
         read_log_loss({"step": 2, "log_loss": 1.0, "num_rows": 1}, question, last_step=5)
