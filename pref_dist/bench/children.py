@@ -16,7 +16,6 @@ from pref_dist.errors import BenchError
 
 STDERR_CHARACTERS = 1500
 SECONDS_BETWEEN_LOOKS = 0.02
-SECONDS_TO_CLEAN_UP = 5
 # What a launcher has set is not about one measurement's process.
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -24,13 +23,15 @@ LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 def run_child(part: str, question: Any, watch_memory: bool = False) -> dict[str, Any]:
     """Return what the part measured; with `watch_memory` also tree_bytes, the largest memory of it and its children.
 
-    Raises BenchError with the end of what the process said, and a remedy, if it gave no answer.
+    Raises BenchError with the end of what the process said, and a remedy, if it gave no answer. It leaves no
+    temporary file, however it ended. Their folder has a short name: in it lie sockets, whose paths have at most 107
+    characters.
     """
-    with tempfile.TemporaryFile() as stderr:
+    with tempfile.TemporaryFile() as stderr, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         process = subprocess.Popen(
             [sys.executable, "-m", "pref_dist.bench", part],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=child_environment(),
-            start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
+            env=child_environment() | {"TMPDIR": temporary},
         )  # fmt: skip
         peak = TreeMemory(process.pid) if watch_memory else None
         try:
@@ -44,19 +45,10 @@ def run_child(part: str, question: Any, watch_memory: bool = False) -> dict[str,
 
 
 def end_group(leader: subprocess.Popen[bytes]) -> None:
-    """End it and all that it has started: as by Ctrl-C, so that they remove their own files, then by force."""
-    try:
-        send_group(leader, signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            leader.wait(SECONDS_TO_CLEAN_UP)
-    finally:  # a second Ctrl-C does not wait
-        send_group(leader, signal.SIGKILL)
-        leader.wait()
-
-
-def send_group(leader: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """End it and all that it has started, datasets.map's processes for one."""
     with suppress(ProcessLookupError):
-        os.killpg(leader.pid, number)
+        os.killpg(leader.pid, signal.SIGKILL)
+    leader.wait()
 
 
 def child_environment() -> dict[str, str]:
