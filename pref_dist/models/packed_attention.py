@@ -4,7 +4,9 @@ Suffixes: A heads, N tokens of all rows, T tokens of one row (padded: of the lon
 """
 
 import inspect
+from collections.abc import Sequence
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from pref_dist.models.packed_rows import PackedRows
-from pref_dist.models.row_attention import attend_by_products
+from pref_dist.models.row_attention import LARGEST_BLOCK_ELEMENTS, attend_by_products
 
 NAME = "pref_dist_packed"
 
@@ -77,27 +79,47 @@ def attend_on_cpu(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    lengths: list[int],
+    lengths: Sequence[int],
     scaling: float | None,
     dropout: float,
     window: int | None,
 ) -> Tensor:
-    """Return (1, N, A, D), row by row."""
-    rows = (torch.split(part, lengths, dim=2) for part in (query, key, value))
-    attended = [attend_row(q, k, v, scaling, dropout, window) for q, k, v in zip(*rows, strict=True)]
-    return torch.cat(attended, dim=2).transpose(1, 2)
+    """Return (1, N, A, D)."""
+    groups = group_rows(lengths, query.shape[1])
+    # Tokens first, as they lie: so neither the outputs nor the gradients are copied once more to be put together.
+    sizes = [num_rows * num_tokens for num_rows, num_tokens in groups]
+    parts = (torch.split(part.squeeze(0).transpose(0, 1), sizes) for part in (query, key, value))
+    attended = []
+    for (num_rows, num_tokens), *of_group in zip(groups, *parts, strict=True):
+        q, k, v = (part.unflatten(0, (num_rows, num_tokens)).transpose(1, 2) for part in of_group)
+        attended.append(attend_rows(q, k, v, scaling, dropout, window).transpose(1, 2).flatten(0, 1))
+    return torch.cat(attended).unsqueeze(0)
 
 
-def attend_row(
+def group_rows(lengths: Sequence[int], num_heads: int) -> list[tuple[int, int]]:
+    """Return (rows, tokens of each) of what is attended to at once, in order.
+
+    Neighbours of one length, whose scores all together stay in the CPU's caches: a call takes longer to begin than a
+    short row takes.
+    """
+    groups = []
+    for num_tokens, run in groupby(lengths):
+        num_rows = len(list(run))
+        most = max(1, LARGEST_BLOCK_ELEMENTS // max(1, num_heads * num_tokens**2))
+        groups += [(min(most, num_rows - first), num_tokens) for first in range(0, num_rows, most)]
+    return groups
+
+
+def attend_rows(
     query: Tensor, key: Tensor, value: Tensor, scaling: float | None, dropout: float, window: int | None
 ) -> Tensor:
-    """Return (1, A, T, D) of one row, on a CPU."""
+    """Return (R, A, T, D) of rows of one length, on a CPU."""
     num_tokens = query.shape[2]
     if window is None or num_tokens <= window + 1:
         if dropout > 0.0 or trains_by_products(query):
             factor = query.shape[-1] ** -0.5 if scaling is None else scaling
-            attended: Tensor = attend_by_products(query[0], key[0], value[0], factor, dropout)
-            return attended.unsqueeze(0)
+            attended: Tensor = attend_by_products(query, key, value, factor, dropout)
+            return attended
         return attend_widened(query, key, value, None, scaling, dropout)
     blocks = []
     for start in range(0, num_tokens, QUERIES_A_BLOCK):
@@ -117,7 +139,7 @@ def trains_by_products(query: Tensor) -> bool:
 def attend_widened(
     query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None, scaling: float | None, dropout: float
 ) -> Tensor:
-    """Return (1, A, T, D) by torch's kernel for CPUs, which is slower in bf16 than in fp32 (EXPERIMENTS.md, bf16)."""
+    """Return (R, A, T, D) by torch's kernel for CPUs, which is slower in bf16 than in fp32 (EXPERIMENTS.md, bf16)."""
     widen = query.dtype == torch.bfloat16 and dropout == 0.0
     q, k, v = (part.float() if widen else part for part in (query, key, value))
     with torch.autocast("cpu", enabled=torch.is_autocast_enabled("cpu") and not widen):

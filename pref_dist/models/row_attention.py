@@ -1,9 +1,9 @@
-"""Attention of one row on a CPU by matrix products, for where torch's own kernel is slow: dropout, gradients in bf16.
+"""Attention of rows on a CPU by matrix products, for where torch's own kernel is slow: dropout, gradients in bf16.
 
-Suffixes: H heads, L tokens of the row, D width of a head.
+Suffixes: R rows of one length, A heads, T tokens of a row, D width of a head, H heads of all rows.
 """
 
-from collections.abc import Iterator
+import math
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ LARGEST_BLOCK_ELEMENTS = 2**20
 class _RowAttention(torch.autograd.Function):
     """Keeps the probabilities and, if some are dropped, one byte for each; all else of that size is a block's.
 
+    All blocks write what they need to the same places, which so stay in the CPU's caches.
+
     Scores and their softmax are made in fp32 at least: rounded to 16 bits, a score of 10 would be wrong by .03, and its
     probability by 3 %. All other products take and give the type of the inputs, and so do the probabilities that are
     kept: in bf16 gradients are then about as exact as those of torch's own kernel for it.
@@ -33,8 +35,11 @@ class _RowAttention(torch.autograd.Function):
         probabilities = q.new_empty(num_heads, num_tokens, num_tokens)
         kept = draw_kept(probabilities.shape, num_dropped) if num_dropped > 0 else None
         output = torch.empty_like(v)
-        for heads in blocks_of_heads(num_heads, num_tokens):
-            scores = torch.bmm(q[heads].to(wide) * scaling, k[heads].to(wide).transpose(1, 2))
+        blocks = blocks_of_heads(num_heads, num_tokens)
+        scores_of_block = probabilities.new_empty(blocks[0].stop, num_tokens, num_tokens, dtype=wide)
+        for heads in blocks:
+            scores = scores_of_block[: heads.stop - heads.start]
+            torch.bmm(q[heads].to(wide) * scaling, k[heads].to(wide).transpose(1, 2), out=scores)
             if wide == q.dtype:
                 torch.softmax(scores, dim=-1, out=probabilities[heads])
             else:
@@ -56,34 +61,41 @@ class _RowAttention(torch.autograd.Function):
         q, k, v, probabilities, kept = ctx.saved_tensors
         of_q, of_k, of_v = (torch.empty_like(x) for x in (q, k, v))
         gradient = (gradient * ctx.scale).contiguous()
-        for heads in blocks_of_heads(*q.shape[:2]):
-            used, of_used = probabilities[heads], torch.bmm(gradient[heads], v[heads].transpose(1, 2))
+        blocks = blocks_of_heads(*q.shape[:2])
+        of_block = probabilities.new_empty(2, blocks[0].stop, *probabilities.shape[1:])
+        for heads in blocks:
+            used = probabilities[heads]
+            of_used, of_scores = of_block[:, : len(used)]
+            torch.bmm(gradient[heads], v[heads].transpose(1, 2), out=of_used)
             if kept is not None:
                 mask = kept[heads].to(q.dtype)
                 of_used *= mask
                 used = mask.mul_(used)
             torch.bmm(used.transpose(1, 2), gradient[heads], out=of_v[heads])
-            of_scores = torch.ops.aten._softmax_backward_data(of_used, probabilities[heads], -1, q.dtype)
+            torch.ops.aten._softmax_backward_data.out(of_used, probabilities[heads], -1, q.dtype, grad_input=of_scores)
             torch.bmm(of_scores, k[heads], out=of_q[heads])
             torch.bmm(of_scores.transpose(1, 2), q[heads], out=of_k[heads])
         return of_q.mul_(ctx.scaling), of_k.mul_(ctx.scaling), of_v, None, None
 
 
-def blocks_of_heads(num_heads: int, num_tokens: int) -> Iterator[slice]:
-    size = max(1, LARGEST_BLOCK_ELEMENTS // max(1, num_tokens) ** 2)
-    return (slice(first, first + size) for first in range(0, num_heads, size))
+def blocks_of_heads(num_heads: int, num_tokens: int) -> list[slice]:
+    """Return as few as fit, the first the largest, of about one size: a thread has little to do with 1 head of 12."""
+    most = max(1, LARGEST_BLOCK_ELEMENTS // max(1, num_tokens) ** 2)
+    num_blocks = math.ceil(num_heads / most)
+    size = math.ceil(num_heads / num_blocks)
+    return [slice(first, min(first + size, num_heads)) for first in range(0, num_heads, size)]
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
 def attend_by_products(q: Tensor, k: Tensor, v: Tensor, scaling: float, p: float) -> Tensor:
-    """Return dropout(softmax(q k' * scaling)) v of one row, (H, L, D) as q, k and v, all on the host.
+    """Return dropout(softmax(q k' * scaling)) v of rows of one length, (R, A, T, D) as q, k and v, all on the host.
 
     Probabilities are dropped with probability p as `cheap_dropout` drops. fp16, whose range is small and whose products
     are slow, is computed in fp32; the result has the type of the inputs.
     """
     dtype = torch.float32 if q.dtype == torch.float16 else q.dtype
-    inputs = q.to(dtype), k.to(dtype), v.to(dtype)
+    inputs = (x.to(dtype).flatten(0, 1) for x in (q, k, v))
     apply: Any = _RowAttention.apply  # torch has no types for it
     with torch.autocast("cpu", enabled=False):
         output: Tensor = apply(*inputs, scaling, count_dropped(p))
-    return output.to(q.dtype)
+    return output.to(q.dtype).view(q.shape)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from pref_dist.models.dropout import CheapDropout, cheap_dropout, count_dropped, draw_kept, use_cheap_dropout
-from pref_dist.models.row_attention import attend_by_products
+from pref_dist.models.row_attention import attend_by_products, blocks_of_heads
 
 SHARES = [0.1, 0.5, 1 / 3]
 
@@ -131,25 +131,25 @@ def test_a_compiled_layer_drops_what_the_layer_itself_drops():
 
 def attend_step_by_step(q, k, v, scaling, p):
     """Attention written out, with the mask that `attend_by_products` draws."""
-    probabilities = torch.softmax(q @ k.transpose(1, 2) * scaling, dim=-1)
+    probabilities = torch.softmax(q @ k.transpose(-1, -2) * scaling, dim=-1)
     num_dropped = count_dropped(p)
     kept = draw_kept(probabilities.shape, num_dropped)
     return probabilities * kept * (65536 / (65536 - num_dropped)) @ v
 
 
-def rows_of_heads(num_heads, num_tokens, width=8, dtype=torch.float64):
-    """Return q, k and v as they lie in a packed sequence: tokens first, of which a slice is the row."""
+def rows_of_heads(num_heads, num_tokens, width=8, dtype=torch.float64, num_rows=1):
+    """Return q, k and v as they lie in a packed sequence: tokens first, of which a slice is the rows."""
     torch.manual_seed(12)
-    packed = torch.randn(3, 2 + num_tokens, num_heads, width, dtype=dtype)
-    return [one.transpose(0, 1)[:, 2:].requires_grad_() for one in packed]
+    packed = torch.randn(3, 2 + num_rows * num_tokens, num_heads, width, dtype=dtype)
+    return [one[2:].unflatten(0, (num_rows, num_tokens)).transpose(1, 2).requires_grad_() for one in packed]
 
 
 # Of 1,100 tokens each head is a block by itself.
-@pytest.mark.parametrize(("num_heads", "num_tokens"), [(1, 1), (3, 37), (2, 1100)])
-def test_attention_with_dropout_is_that_written_out_and_so_are_its_gradients(num_heads, num_tokens):
+@pytest.mark.parametrize(("num_heads", "num_tokens", "num_rows"), [(1, 1, 1), (3, 37, 1), (3, 37, 4), (2, 1100, 1)])
+def test_attention_with_dropout_is_that_written_out_and_so_are_its_gradients(num_heads, num_tokens, num_rows):
     results = []
     for attend in (attend_by_products, attend_step_by_step):
-        inputs = rows_of_heads(num_heads, num_tokens)
+        inputs = rows_of_heads(num_heads, num_tokens, num_rows=num_rows)
         torch.manual_seed(13)
         output = attend(*inputs, 0.3, 0.1)
         output.backward(torch.cos(torch.arange(output.numel(), dtype=torch.float64)).view(output.shape))
@@ -165,10 +165,17 @@ def test_the_gradients_of_attention_are_those_of_differences():
 
 def test_the_mean_over_masks_is_attention_without_dropout():
     q, k, v = (one.detach() for one in rows_of_heads(2, 16))
-    expected = torch.nn.functional.scaled_dot_product_attention(q[None], k[None], v[None], scale=0.5)[0]
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=0.5)
     draws = torch.stack([attend_by_products(q, k, v, 0.5, 0.1) for _ in range(4000)])
     error = draws.std(dim=0) / math.sqrt(4000)
     assert float(((draws.mean(dim=0) - expected) / error).abs().max()) < 5
+
+
+def test_blocks_of_heads_are_few_and_of_about_one_size():
+    assert blocks_of_heads(12, 256) == [slice(0, 12)]
+    assert blocks_of_heads(12, 300) == [slice(0, 6), slice(6, 12)]
+    assert blocks_of_heads(5, 512) == [slice(0, 3), slice(3, 5)]
+    assert blocks_of_heads(2, 1100) == [slice(0, 1), slice(1, 2)]
 
 
 def attend_in(dtype, narrow):
