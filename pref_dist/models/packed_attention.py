@@ -86,7 +86,7 @@ def attend_on_cpu(
 ) -> Tensor:
     """Return (1, N, A, D)."""
     groups = group_rows(lengths, query.shape[1])
-    # Tokens first, as they lie: so neither the outputs nor the gradients are copied once more to be put together.
+    # Tokens first, as they lie: outputs and gradients, once put together, are not copied into another order.
     sizes = [num_rows * num_tokens for num_rows, num_tokens in groups]
     parts = (torch.split(part.squeeze(0).transpose(0, 1), sizes) for part in (query, key, value))
     attended = []
