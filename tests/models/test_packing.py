@@ -200,40 +200,6 @@ def test_only_gradients_in_bf16_of_rows_that_are_not_long_are_worth_the_square_o
         assert not packed_attention.trains_by_products(short)
 
 
-@pytest.mark.parametrize(
-    ("lengths", "groups"),
-    [
-        ([7], [(1, 7)]),
-        ([50, 50, 50, 20, 50, 50], [(3, 50), (1, 20), (2, 50)]),
-        ([512] * 3, [(1, 512)] * 3),  # 12 heads of 512 x 512: more than the caches hold even for one row
-        ([128] * 12, [(5, 128), (5, 128), (2, 128)]),
-    ],
-    ids=["one", "neighbours", "long", "many"],
-)
-def test_neighbours_of_one_length_are_attended_to_at_once_while_the_caches_hold_their_scores(lengths, groups):
-    assert packed_attention.group_rows(lengths, num_heads=12) == groups
-
-
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_row_among_others_of_its_length_is_attended_to_as_alone(dropout, dtype):
-    torch.manual_seed(0)
-    parts = torch.randn(3, 1, 2, 3 * 40, 8, dtype=dtype).requires_grad_()
-
-    def attend(parts, lengths):
-        torch.manual_seed(1)
-        found = packed_attention.attend_on_cpu(*parts, lengths, None, dropout, None)
-        gradient = torch.cos(torch.arange(found.numel())).view(found.shape).to(dtype)
-        return found, torch.autograd.grad(found, parts, gradient)[0]
-
-    found, gradients = attend(parts, [40, 40, 40])
-    alone, their_gradients = attend(parts[:, :, :, :40], [40])
-    tolerance = 1e-6 if dtype == torch.float32 else 1e-2
-    torch.testing.assert_close(found[:, :40], alone, rtol=0, atol=tolerance)
-    if dropout == 0.0:
-        torch.testing.assert_close(gradients[:, :, :, :40], their_gradients, rtol=0, atol=tolerance)
-
-
 def relative_error(found, exact):
     return float(((found.double() - exact).norm() / exact.norm()).detach())
 
